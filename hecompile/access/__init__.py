@@ -1,0 +1,1 @@
+"""Access control: policies, the decisions made from them, and the signed manifest."""

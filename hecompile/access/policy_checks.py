@@ -1,0 +1,252 @@
+"""Checks of a policy against the program it governs, made at compile time and again on loading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from hecompile.access.policy import (
+    APPLIES_TO,
+    KEY_EVALUATION,
+    KEY_SECRET,
+    Action,
+    Enforcement,
+    Grant,
+    Kind,
+    ObjectRef,
+    Permission,
+    Policy,
+    grants,
+)
+from hecompile.access.policy_io import suggestion
+from hecompile.errors import InputError
+
+_SHOWS_VALUES = frozenset({Action.DECRYPT, Action.DECLASSIFY, Action.REFRESH})
+_KEY_FOR = {
+    Action.DECRYPT: KEY_SECRET,
+    Action.REFRESH: KEY_SECRET,
+    Action.EVALUATE: KEY_EVALUATION,
+}
+
+
+def check_policy(
+    policy: Policy, inputs: Sequence[str], outputs: Sequence[str], *, refreshes: int = 0
+) -> None:
+    """Hold a policy against a program; deny-by-default needs every gap to be stated.
+
+    Checked: role names, inheritance without a cycle, every object exists, no permission without
+    effect, every input and output granted to somebody or listed as unused, somebody may refresh
+    if the program needs it, claims of cryptographic enforcement are true, and whoever may
+    evaluate holds no secret key and sees no value, over the closure of inheritance and over each
+    user's roles.
+
+    Args:
+        policy: The policy.
+        inputs: Names of the program's inputs.
+        outputs: Names of the program's outputs.
+        refreshes: How many refreshes one evaluation needs.
+
+    Raises:
+        InputError: Names the offender, where it stands and the remedy.
+    """
+    _check_role_names(policy)
+    _check_cycles(policy)
+    _check_objects(policy, inputs, outputs)
+    _check_effects(policy)
+    _check_coverage(policy, inputs, outputs)
+    _check_separation(policy)
+    _check_cryptographic_claims(policy)
+    if refreshes and not any(grant.action is Action.REFRESH for grant in _all_grants(policy)):
+        raise InputError(
+            f"the program needs {refreshes} refreshes, but no role may refresh; give the key "
+            "holder's role the action 'refresh' on 'program'"
+        )
+
+
+def _all_grants(policy: Policy) -> Iterable[Grant]:
+    return grants(policy, [role.name for role in policy.roles])
+
+
+def _check_role_names(policy: Policy) -> None:
+    known = [role.name for role in policy.roles]
+
+    def check(name: str, where: str, holder: str) -> None:
+        if name not in known:
+            hint = suggestion(name, known)
+            if ":" in name:
+                hint = " (a key below [users] names a user: put `unused` at the top of the file)"
+            raise InputError(
+                f"{_at(where)}{holder} names role '{name}', which is not defined{hint}; "
+                f"add [roles.{name}] or correct the name"
+            )
+
+    for what, names in (("role", known), ("user", [user.name for user in policy.users])):
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"{what} '{repeated}' is defined twice; keep one")
+    for role in policy.roles:
+        for parent in role.inherits:
+            check(parent, role.where, f"'inherits' of role '{role.name}'")
+    for permission in policy.permissions:
+        check(permission.role, permission.where, "a permission")
+    for user in policy.users:
+        for name in user.roles:
+            check(name, user.where, f"user '{user.name}'")
+
+
+def _check_cycles(policy: Policy) -> None:
+    parents = {role.name: role.inherits for role in policy.roles}
+    where = {role.name: role.where for role in policy.roles}
+    finished: set[str] = set()
+    for start in parents:
+        # An explicit stack: a long chain of roles must not meet Python's recursion limit.
+        path: list[str] = []
+        stack: list[tuple[str, bool]] = [(start, True)]
+        while stack:
+            name, entering = stack.pop()
+            if not entering:
+                finished.add(path.pop())
+            elif name in path:
+                cycle = " -> ".join([*path[path.index(name) :], name])
+                raise InputError(
+                    f"{_at(where[name])}roles inherit in a circle: {cycle}; remove one of the links"
+                )
+            elif name not in finished:
+                path.append(name)
+                stack.append((name, False))
+                stack += [(parent, True) for parent in parents[name]]
+
+
+def _check_objects(policy: Policy, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    names = {Kind.INPUT: inputs, Kind.OUTPUT: outputs}
+    for kind, found in names.items():
+        if "*" in found:
+            raise InputError(
+                f"the program has an {kind} named '*', which stands for all; rename it"
+            )
+    named = [
+        (obj, permission.where) for permission in policy.permissions for obj in permission.objects
+    ]
+    for obj, where in [*named, *((obj, "") for obj in policy.unused)]:
+        existing = names.get(obj.kind)
+        if existing is None or obj.is_wildcard or obj.name in existing:
+            continue
+        raise InputError(
+            f"{_at(where)}object '{obj}' does not exist in the program"
+            f"{suggestion(obj.name, existing)}; its {obj.kind}s are {', '.join(existing) or 'none'}"
+        )
+
+
+def _check_effects(policy: Policy) -> None:
+    for permission in policy.permissions:
+        kinds = {obj.kind for obj in permission.objects}
+        for action in permission.actions:
+            if not APPLIES_TO[action] & kinds:
+                raise InputError(
+                    f"{_at(permission.where)}action '{action}' applies to none of the permission's "
+                    f"objects; it applies to {_kinds(APPLIES_TO[action])}"
+                )
+        for obj in permission.objects:
+            if not any(obj.kind in APPLIES_TO[action] for action in permission.actions):
+                fitting = [action for action in Action if obj.kind in APPLIES_TO[action]]
+                raise InputError(
+                    f"{_at(permission.where)}no action of the permission applies to object "
+                    f"'{obj}'; use one of {', '.join(fitting)}, or remove the object"
+                )
+
+
+def _check_coverage(policy: Policy, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    granted = list(_all_grants(policy))
+    ports = [*map(ObjectRef.input, inputs), *map(ObjectRef.output, outputs)]
+    for obj in policy.unused:
+        if obj.kind not in (Kind.INPUT, Kind.OUTPUT) or obj.is_wildcard:
+            raise InputError(f"'unused' lists '{obj}'; it takes single inputs and outputs only")
+    for port in ports:
+        grant = next((grant for grant in granted if grant.object.covers(port)), None)
+        if grant is None and port not in policy.unused:
+            raise InputError(
+                f"nobody has a permission on {port}; grant it to a role, or state that it is not "
+                f'used: unused = ["{port}"] at the top of the policy'
+            )
+        if grant is not None and port in policy.unused:
+            permission = policy.permissions[grant.number - 1]
+            raise InputError(
+                f"{_at(permission.where)}role '{permission.role}' may {grant.action} "
+                f"{grant.object}, but 'unused' lists {port}; name the objects one by one or "
+                "take it off the list"
+            )
+
+
+def _check_separation(policy: Policy) -> None:
+    """Whoever may evaluate has no way to a value: rules S2 and S4 of the security model."""
+    subjects: list[tuple[str, str, tuple[str, ...]]] = [
+        (f"role '{role.name}'", role.where, (role.name,)) for role in policy.roles
+    ]
+    subjects += [(f"user '{user.name}'", user.where, user.roles) for user in policy.users]
+    for who, where, roles in subjects:
+        granted = list(grants(policy, roles))
+        evaluates = next((grant for grant in granted if grant.action is Action.EVALUATE), None)
+        sees = next((grant for grant in granted if _gives_values(grant)), None)
+        if evaluates is not None and sees is not None:
+            raise InputError(
+                f"{_at(where)}{who} may evaluate ({_path(evaluates)}) and may also {sees.action} "
+                f"{sees.object} ({_path(sees)}); who evaluates must not reach the secret key or a "
+                "decrypted value: give the two to separate roles and users"
+            )
+
+
+def _gives_values(grant: Grant) -> bool:
+    # Registering or rotating a secret key means having made it, so it counts as holding it.
+    return grant.action in _SHOWS_VALUES or grant.object == KEY_SECRET
+
+
+def _check_cryptographic_claims(policy: Policy) -> None:
+    """A permission may claim cryptographic enforcement only if no other key holder gets by it."""
+    effective = {role.name: list(grants(policy, (role.name,))) for role in policy.roles}
+    for permission in policy.permissions:
+        if permission.enforcement is not Enforcement.CRYPTOGRAPHIC:
+            continue
+        for action in permission.actions:
+            if action is not Action.HOLD:
+                _check_claim(permission, action, effective)
+
+
+def _check_claim(permission: Permission, action: Action, effective: dict[str, list[Grant]]) -> None:
+    needed = _KEY_FOR.get(action)
+    if needed is None:
+        raise InputError(
+            f"{_at(permission.where)}action '{action}' cannot be enforced cryptographically, no "
+            "key is needed for it; state 'gateway' or 'client-advisory'"
+        )
+    holders = [
+        role
+        for role, granted in effective.items()
+        if any(grant.action is Action.HOLD and grant.object == needed for grant in granted)
+    ]
+    if permission.role not in holders:
+        raise InputError(
+            f"{_at(permission.where)}role '{permission.role}' does not hold {needed}, so its "
+            f"'{action}' is not enforced cryptographically; state 'gateway' or let it hold the key"
+        )
+    for obj in permission.objects:
+        if obj.kind not in APPLIES_TO[action]:
+            continue
+        for holder in holders:
+            if not any(
+                grant.action is action and grant.object.covers(obj) for grant in effective[holder]
+            ):
+                raise InputError(
+                    f"{_at(permission.where)}'{action}' on {obj} is not enforced "
+                    f"cryptographically: role '{holder}' holds {needed} and may not {action} it; "
+                    "state 'gateway'"
+                )
+
+
+def _at(where: str) -> str:
+    return f"{where}: " if where else ""
+
+
+def _path(grant: Grant) -> str:
+    return " -> ".join(grant.path)
+
+
+def _kinds(kinds: frozenset[Kind]) -> str:
+    return " and ".join(sorted(f"'{kind}' objects" for kind in kinds))

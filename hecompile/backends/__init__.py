@@ -1,0 +1,1 @@
+"""Backends: where an encrypted program runs and what its parameters cost there."""

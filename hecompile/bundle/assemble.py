@@ -1,0 +1,107 @@
+"""The contents of a bundle: which files a finished program becomes, and its manifest."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hecompile import __version__
+from hecompile.access.manifest import IoContract, Manifest, Port, RefreshInfo, Versions, utc_now
+from hecompile.access.policy import Policy, single_owner_policy
+from hecompile.access.policy_checks import check_policy
+from hecompile.access.policy_io import read_policy
+from hecompile.backends import find_backend
+from hecompile.ir import he_ops, tensor_ops
+from hecompile.ir.program import Program
+from hecompile.report import Report
+from hecompile.runtime.context import library_versions
+from hecompile.runtime.serial import ciphertext_limit
+from hecompile.runtime.spec import CipherSpec, ClientSpec
+from hecompile.runtime.spec_json import spec_to_json
+
+SPEC_FILE = "client/spec.json"
+PROGRAM_FILE = "server/program.hir"
+CONSTANTS_FILE = "server/constants.npz"
+REPORT_FILE = "report.json"
+
+
+@dataclass(frozen=True)
+class PolicyChoice:
+    """The policy that applies, and the names that it must cover."""
+
+    policy: Policy
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def check(self, program: Program) -> None:
+        """Hold the policy against the finished program, its refreshes included.
+
+        Raises:
+            InputError: naming the offender, where it stands and the remedy.
+        """
+        rounds = len({op.group for op in program.select(he_ops.Refresh)})
+        check_policy(self.policy, self.inputs, self.outputs, refreshes=rounds)
+
+
+def prepare_policy(policy: Policy | str | Path | None, model: Program) -> PolicyChoice:
+    """Read the policy (or build the single-owner one) and check it against the model's names.
+
+    Raises:
+        InputError: the policy cannot be read or does not fit the model.
+    """
+    inputs = tuple(op.label for op in model.select(tensor_ops.Input))
+    outputs = tuple(op.label for op in model.select(tensor_ops.Output))
+    if policy is None:
+        policy = single_owner_policy(inputs, outputs)
+    elif not isinstance(policy, Policy):
+        policy = read_policy(policy)
+    check_policy(policy, inputs, outputs)
+    return PolicyChoice(policy, inputs, outputs)
+
+
+def bundle_files(
+    program: Program, spec: ClientSpec, policy: Policy, report: Report, backend: str = "tenseal"
+) -> tuple[dict[str, bytes], Manifest]:
+    """Write out every file of a bundle, and the manifest without their digests."""
+    files = {
+        SPEC_FILE: spec_to_json(spec),
+        CONSTANTS_FILE: _constants(program),
+        REPORT_FILE: report.to_text().encode("utf-8"),
+        **find_backend(backend).emit(program),
+    }
+    versions = library_versions()
+    manifest = Manifest(
+        created=utc_now(),
+        program=program.name,
+        parameters=spec.parameters.to_json(),
+        io=_contract(spec),
+        galois_steps=report.estimate.rotation_steps,
+        policy=policy,
+        refresh=RefreshInfo(report.estimate.refreshes, report.mask_bits),
+        predicted_error=report.predicted_error,
+        versions=Versions(__version__, versions.tenseal, np.__version__),
+    )
+    return files, manifest
+
+
+def _contract(spec: ClientSpec) -> IoContract:
+    def port(label: str, dims: tuple[int, ...], ciphertexts: tuple[CipherSpec, ...]) -> Port:
+        level = max(c.level for c in ciphertexts)
+        limit = ciphertext_limit(spec.parameters, level)
+        return Port(label, dims, len(ciphertexts), limit, level)
+
+    return IoContract(
+        tuple(port(i.label, i.dims, i.ciphertexts) for i in spec.inputs),
+        tuple(port(o.label, o.dims, o.ciphertexts) for o in spec.outputs),
+    )
+
+
+def _constants(program: Program) -> bytes:
+    """The constants that the text names by digest, as an .npz file."""
+    buffer = io.BytesIO()
+    arrays = {symbol: constant.array for symbol, constant in sorted(program.constants.items())}
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,262 @@
+"""Writing a bundle whole and signed, and opening one only if every byte is as signed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hecompile.access.manifest import (
+    MANIFEST_NAME,
+    FileDigest,
+    Manifest,
+    is_member_name,
+    parse_statement,
+    statement_bytes,
+)
+from hecompile.access.signing import (
+    MAX_ENVELOPE_BYTES,
+    PublicKey,
+    SigningKey,
+    parse_envelope,
+    sign,
+    verify,
+)
+from hecompile.bundle.sources import (
+    NotABundleError,
+    Source,
+    archive_entry,
+    is_archive_name,
+    open_source,
+)
+from hecompile.errors import HecompileError, InputError, IntegrityError
+from hecompile.files import (
+    atomic_directory,
+    atomic_write_bytes,
+    cannot_write,
+    sha256_bytes,
+)
+
+__all__ = [
+    "BundleFiles",
+    "NotABundleError",
+    "check_destination",
+    "open_bundle_files",
+    "write_bundle",
+]
+
+_CACHE_BYTES = 8 << 20
+_ZIP_LIMIT = (1 << 32) - (1 << 20)
+
+
+class BundleFiles:
+    """A bundle whose signature and files have been checked; read only.
+
+    Attributes:
+        path: Where it was opened.
+        manifest: The signed manifest.
+    """
+
+    def __init__(self, source: Source, manifest: Manifest) -> None:
+        """Wrap a checked source; use `open_bundle_files`."""
+        self.path = source.path
+        self.manifest = manifest
+        self._source = source
+        self._cache: dict[str, bytes] = {}
+
+    def read(self, name: str) -> bytes:
+        """The contents of a file; the very bytes returned have been checked.
+
+        Raises:
+            InputError: The manifest lists no such file.
+            IntegrityError: The file was changed since the bundle was opened.
+        """
+        if name in self._cache:
+            return self._cache[name]
+        entry = self.manifest.file(name)
+        if entry is None:
+            raise InputError(f"bundle {self.path} has no file {name}; make it again")
+        data = _read(self._source, name, entry.size)
+        if len(data) != entry.size or sha256_bytes(data) != entry.sha256:
+            raise _changed(self.path, name)
+        if entry.size <= _CACHE_BYTES:
+            self._cache[name] = data
+        return data
+
+
+def open_bundle_files(path: str | Path, trusted_keys: Sequence[PublicKey]) -> BundleFiles:
+    """Open a bundle: check its signature, its manifest, and the SHA-256 of every file.
+
+    Args:
+        path: A folder, or a `.hec` zip file.
+        trusted_keys: Keys whose signature is accepted, as `TrustStore.load` gives them.
+
+    Raises:
+        NotABundleError: Nothing at `path` is a bundle.
+        IntegrityError: A byte was changed, a file is missing or too many, the signer is not
+            trusted, or the format is newer than this version reads.
+    """
+    source = open_source(path)
+    envelope = _read(source, MANIFEST_NAME, MAX_ENVELOPE_BYTES)
+    statement = verify(envelope, trusted_keys, f"{MANIFEST_NAME} of bundle {source.path}")
+    try:
+        manifest = parse_statement(statement)
+    except IntegrityError as error:
+        raise IntegrityError(f"bundle {source.path}: {error}") from error
+    _check_contents(source, manifest)
+    return BundleFiles(source, manifest)
+
+
+def check_destination(path: str | Path, overwrite: bool = False) -> None:
+    """Refuse a place that `write_bundle` would refuse, before hours of work are done for it.
+
+    Raises:
+        InputError: Something is there which is not to be overwritten, or the parent is no folder.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"folder {target.parent} does not exist; make it first")
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        raise InputError(
+            f"{target} exists already; name another place, remove it, or ask to overwrite it"
+        )
+    if target.is_symlink() or target.is_dir() is is_archive_name(target) or not _is_ours(target):
+        raise InputError(
+            f"{target} is not a bundle as this command would write it, so it is not overwritten; "
+            "name another place"
+        )
+
+
+def write_bundle(
+    path: str | Path,
+    files: Mapping[str, bytes],
+    manifest: Manifest,
+    signing_key: SigningKey,
+    *,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write a signed bundle that appears whole or not at all.
+
+    Equal files, manifest and key give equal bytes.
+
+    Args:
+        path: A folder to make, or a file ending in `.hec` for one zip file.
+        files: Name in the bundle to contents, without the manifest.
+        manifest: The manifest; its `files` are filled in here.
+        signing_key: The key that signs.
+        overwrite: Replace a bundle that is there; anything else is never replaced.
+
+    Returns:
+        The manifest with the digests, as signed.
+
+    Raises:
+        InputError: The place is taken or cannot be written.
+        IntegrityError: The manifest breaks a rule that would keep the bundle from being opened.
+    """
+    target = Path(path)
+    check_destination(target, overwrite)
+    for name in files:
+        if not is_member_name(name):
+            raise InputError(
+                f"a bundle cannot hold a file named {name!r}; use letters, digits, '_', '-', '.'"
+            )
+    entries = sorted(
+        FileDigest(name, sha256_bytes(data), len(data)) for name, data in files.items()
+    )
+    complete = dataclasses.replace(manifest, files=tuple(entries))
+    envelope = sign(statement_bytes(complete), signing_key)
+    contents = {MANIFEST_NAME: envelope, **{entry.name: files[entry.name] for entry in entries}}
+    if is_archive_name(target):
+        atomic_write_bytes(target, _pack(target, contents))
+    else:
+        with atomic_directory(target, overwrite) as folder:
+            _fill(folder, target, contents)
+    return complete
+
+
+def _fill(folder: Path, target: Path, contents: Mapping[str, bytes]) -> None:
+    try:
+        for name, data in contents.items():
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
+def _pack(target: Path, contents: Mapping[str, bytes]) -> bytes:
+    if sum(map(len, contents.values())) > _ZIP_LIMIT:
+        raise InputError(
+            f"the bundle is too large for one file {target}; give a name without '.hec' to have "
+            "a folder"
+        )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in contents.items():
+            info = archive_entry(name, data)
+            archive.writestr(info, data, info.compress_type)
+    return buffer.getvalue()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether all there is at `path` is a bundle, by its form; its signer does not matter."""
+    with contextlib.suppress(HecompileError):
+        source = open_source(path)
+        envelope = parse_envelope(_read(source, MANIFEST_NAME, MAX_ENVELOPE_BYTES))
+        manifest = parse_statement(envelope.payload)
+        return {entry.name for entry in manifest.files} >= set(source.sizes())
+    return False
+
+
+def _read(source: Source, name: str, limit: int) -> bytes:
+    data = bytearray()
+    for piece in source.pieces(name):
+        data += piece
+        if len(data) > limit:
+            raise _changed(source.path, name)
+    return bytes(data)
+
+
+def _check_contents(source: Source, manifest: Manifest) -> None:
+    sizes = source.sizes()
+    for entry in manifest.files:
+        if entry.name not in sizes:
+            raise IntegrityError(
+                f"bundle {source.path} lacks file {entry.name}, which its manifest lists; get a "
+                "fresh copy"
+            )
+    listed = {entry.name for entry in manifest.files}
+    for name in sizes:
+        if name not in listed:
+            raise IntegrityError(
+                f"bundle {source.path} holds file {name}, which its manifest does not list; "
+                "remove it or get a fresh copy"
+            )
+    for entry in manifest.files:
+        if sizes[entry.name] != entry.size or _digest(source, entry) != entry.sha256:
+            raise _changed(source.path, entry.name)
+
+
+def _digest(source: Source, entry: FileDigest) -> str:
+    running = hashlib.sha256()
+    size = 0
+    for piece in source.pieces(entry.name):
+        size += len(piece)
+        if size > entry.size:
+            raise _changed(source.path, entry.name)
+        running.update(piece)
+    return running.hexdigest()
+
+
+def _changed(path: Path, name: str) -> IntegrityError:
+    return IntegrityError(
+        f"file {name} of bundle {path} was changed: it does not match the signed manifest; get a "
+        "fresh copy"
+    )

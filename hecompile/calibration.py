@@ -1,0 +1,116 @@
+"""Calibration samples: read, checked, preprocessed, and split into a part to fit and one to judge."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hecompile.errors import InputError
+from hecompile.ir import tensor_ops
+from hecompile.ir.constants import Array
+from hecompile.ir.program import Program
+from hecompile.ir.types import Interval
+from hecompile.preprocess import Step
+from hecompile.runtime.client import prepare_input
+from hecompile.runtime.spec import InputSpec
+
+FEWEST_FOR_SPLIT = 8
+"""With fewer samples than this, the same ones are fitted and judged."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Samples by input label, each (S, *shape of one sample), after preprocessing.
+
+    Attributes:
+        fit: what ranges and polynomials are fitted on.
+        judge: what errors are estimated on; the same as `fit` where there are few samples.
+    """
+
+    fit: Mapping[str, Array]
+    judge: Mapping[str, Array]
+
+    @property
+    def count(self) -> int:
+        """Number of samples fitted on."""
+        return len(next(iter(self.fit.values())))
+
+    def ranges(self) -> dict[str, Interval]:
+        """Range of each input over all samples."""
+        return {
+            label: Interval(
+                float(min(array.min(), self.judge[label].min())),
+                float(max(array.max(), self.judge[label].max())),
+            )
+            for label, array in self.fit.items()
+        }
+
+
+def load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an .npz file.
+
+    Raises:
+        InputError: the file is missing, no .npz, or holds objects instead of numbers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path} is no .npz file of numeric arrays; write it with numpy.savez(path, x=...)"
+        ) from error
+
+
+def prepare_calibration(
+    program: Program,
+    arrays: Mapping[str, ArrayLike],
+    preprocessing: Mapping[str, Sequence[Step]] | None = None,
+) -> Calibration:
+    """Check the arrays against the model's inputs, preprocess them, and split off every fifth.
+
+    Args:
+        program: the imported model.
+        arrays: by input name, batch first; further names (labels, say) are ignored.
+        preprocessing: the client's steps by input name.
+
+    Raises:
+        InputError: an input's array is missing, empty, of another shape or type, or not finite;
+            or the inputs differ in their number of samples.
+    """
+    samples: dict[str, Array] = {}
+    for op in program.select(tensor_ops.Input):
+        if op.label not in arrays:
+            given = ", ".join(arrays) or "no arrays"
+            raise InputError(
+                f"calibration: the model's input '{op.label}' is missing among {given}; "
+                "name the arrays in the file as the model's inputs"
+            )
+        array = np.asarray(arrays[op.label])
+        if array.size == 0:
+            raise InputError(f"calibration: the array '{op.label}' is empty; give samples")
+        steps = tuple((preprocessing or {}).get(op.label, ()))
+        entry = InputSpec(op.label, op.dims, (), None, steps)
+        try:
+            samples[op.label] = prepare_input(entry, array).reshape(-1, *op.dims)
+        except InputError as error:
+            raise InputError(f"calibration: {error}") from error
+    counts = {label: len(array) for label, array in samples.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"'{label}' has {count}" for label, count in counts.items())
+        raise InputError(f"calibration: the inputs differ in their number of samples: {told}")
+    total = next(iter(counts.values()))
+    if total < FEWEST_FOR_SPLIT:
+        return Calibration(samples, samples)
+    judged = np.arange(total) % 5 == 4
+    return Calibration(
+        {label: array[~judged] for label, array in samples.items()},
+        {label: array[judged] for label, array in samples.items()},
+    )

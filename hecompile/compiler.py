@@ -1,0 +1,252 @@
+"""The compiler on one page: import, tensor passes, a ring, slot passes, checks, a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hecompile.access.manifest import Manifest
+from hecompile.access.policy import Policy
+from hecompile.backends import find_backend
+from hecompile.bundle.assemble import bundle_files, prepare_policy
+from hecompile.bundle.store import check_destination, write_bundle
+from hecompile.access.signing import SigningKey
+from hecompile.calibration import Calibration, load_arrays, prepare_calibration
+from hecompile.config import CompileOptions
+from hecompile.errors import CompileError, HecompileError
+from hecompile.estimate import estimate
+from hecompile.frontend import Source, import_onnx
+from hecompile.interpret.compare import approximation_error, out_of_range
+from hecompile.interpret.slots import run_program_slots
+from hecompile.interpret.tensor import run_tensor
+from hecompile.ir.constants import Array
+from hecompile.ir.graph import multiplicative_depth
+from hecompile.ir.program import Program
+from hecompile.observe import Observer
+from hecompile.passbase import Context, Note, Pass
+from hecompile.pipeline import Pipeline, parse_pipeline
+from hecompile.pipelines import slot_pipeline, slot_planning, tensor_pipeline
+from hecompile.precision import predict_noise
+from hecompile.preprocess import Step
+from hecompile.report import Report, depth_by_stage, fit_reports
+from hecompile.runtime.spec import ClientSpec, spec_from_program
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model.
+
+    Attributes:
+        original: the imported model, tensor level.
+        polynomial: the model as it is computed under encryption, tensor level.
+        program: the encrypted program, with levels, scales and parameters.
+        policy: who may do what.
+        spec: what client and key holder need.
+        report: what was promised and predicted.
+    """
+
+    original: Program
+    polynomial: Program
+    program: Program
+    policy: Policy
+    spec: ClientSpec
+    report: Report
+
+    @property
+    def predicted_error(self) -> float:
+        """Bound on the distance between a decrypted output and the model's."""
+        return self.report.predicted_error
+
+    def simulate(self, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        """Run the encrypted program's slot arithmetic in the clear, without noise.
+
+        Args:
+            inputs: preprocessed samples by input label, (S, *shape of one sample).
+
+        Returns:
+            Raw outputs by label, (S, *shape).
+        """
+        return run_program_slots(self.program, inputs)
+
+    def save(
+        self, path: str | Path, *, signing_key: SigningKey | None = None, overwrite: bool = False
+    ) -> Manifest:
+        """Write the signed bundle, a folder or one `.hec` file, whole or not at all.
+
+        Raises:
+            InputError: the place is taken or cannot be written.
+        """
+        files, manifest = bundle_files(self.program, self.spec, self.policy, self.report)
+        key = signing_key if signing_key is not None else SigningKey.load_or_create()
+        return write_bundle(path, files, manifest, key, overwrite=overwrite)
+
+
+def compile(
+    model: Source,
+    *,
+    calibration: Mapping[str, ArrayLike] | str | Path,
+    policy: Policy | str | Path | None = None,
+    backend: str = "tenseal",
+    precision: float | None = None,
+    passes: Sequence[Pass] = (),
+    options: CompileOptions | None = None,
+    preprocessing: Mapping[str, Sequence[Step]] | None = None,
+    observers: Iterable[Observer] = (),
+    note: Note | None = None,
+    progress: Progress | None = None,
+) -> Compiled:
+    """Compile a trained model into an encrypted program.
+
+    Args:
+        model: an ONNX file's path, its bytes, or the model in memory.
+        calibration: representative samples by input name, batch first, or an .npz file of them.
+        policy: who may do what; a built-in single-owner policy if none is given.
+        backend: what executes the program.
+        precision: largest distance from the model's raw outputs allowed, polynomials and noise
+            together; None for the compiler's choice, which the report states.
+        passes: further passes; each runs before calibration of the level that its `stage` names.
+        options: batch, refreshes, degrees and so on; see `CompileOptions`.
+        preprocessing: steps by input name that the client takes before encryption.
+        observers: called around every pass.
+        note: called with each fact worth telling.
+        progress: called with each stage's name as it begins.
+
+    Raises:
+        HecompileError: bad input, unsupported nodes, or nothing meets what was asked.
+    """
+    options = options if options is not None else CompileOptions()
+    find_backend(backend)
+    told = progress if progress is not None else _silent
+    told("importing the model")
+    original = import_onnx(model, input_shapes=options.shapes())
+    arrays = load_arrays(calibration) if isinstance(calibration, str | Path) else calibration
+    samples = prepare_calibration(original, arrays, preprocessing)
+    checked = prepare_policy(policy, original)
+    context = Context(samples.fit, precision, note if note is not None else _silent)
+    told("approximating activations")
+    before = [p for p in passes if p.stage == "tensor"]
+    polynomial = tensor_pipeline(options, before).run(original, context, observers)
+    polynomial = polynomial.replace(batch=options.batch)
+    search = _RingSearch(polynomial, context, options, passes, tuple(observers), told)
+    planned, program = search.best()
+    report = _report(original, polynomial, planned, program, samples, precision, options)
+    checked.check(program)
+    spec = spec_from_program(program, preprocessing, samples.ranges())
+    return Compiled(original, polynomial, program, checked.policy, spec, report)
+
+
+def _silent(message: str) -> None:
+    """Drop a message."""
+
+
+class _RingSearch:
+    """Plans the program on one ring after the other and keeps the cheapest."""
+
+    def __init__(
+        self,
+        polynomial: Program,
+        context: Context,
+        options: CompileOptions,
+        passes: Sequence[Pass],
+        observers: tuple[Observer, ...],
+        progress: Progress,
+    ) -> None:
+        self._polynomial = polynomial
+        self._context = context
+        self._options = options
+        self._passes = [p for p in passes if p.stage == "slots"]
+        self._observers = observers
+        self._progress = progress
+
+    def best(self) -> tuple[Program, Program]:
+        """The program before and after levels were assigned.
+
+        A larger ring is tried only while the ones before it failed or needed refreshes and it
+        promises to be cheaper.
+        """
+        found: list[tuple[float, Program, Program]] = []
+        reasons = []
+        for ring in self._options.rings():
+            self._progress(f"planning on a ring of {ring}")
+            try:
+                planned = slot_planning(ring, self._options, self._passes).run(
+                    self._polynomial, self._context, self._observers
+                )
+                program = slot_pipeline(ring, self._options).run(
+                    planned, self._context, self._observers
+                )
+            except CompileError as error:
+                reasons.append(str(error))
+                continue
+            predicted = estimate(program)
+            found.append((self._options.price(predicted), planned, program))
+            worse = len(found) > 1 and found[-1][0] >= found[-2][0]
+            if predicted.refreshes == 0 or worse:
+                break
+        if not found:
+            raise CompileError(self._explain(reasons))
+        _, planned, program = min(found, key=lambda entry: entry[0])
+        return planned, program
+
+    def _explain(self, reasons: list[str]) -> str:
+        stages = depth_by_stage(self._polynomial)
+        table = "; ".join(f"{s.name}: {s.levels} (total {s.total})" for s in stages)
+        remedies = ["a larger --precision", "a smaller --degree", "a shorter sequence"]
+        if self._options.refresh == "never":
+            remedies.insert(0, "--refresh auto")
+        return (
+            f"no parameters carry program '{self._polynomial.name}': {'; '.join(reasons)}. Levels "
+            f"by stage: {table}. Remedies: {', '.join(remedies)}"
+        )
+
+
+def _report(
+    original: Program,
+    polynomial: Program,
+    planned: Program,
+    program: Program,
+    samples: Calibration,
+    precision: float | None,
+    options: CompileOptions,
+) -> Report:
+    error = approximation_error(original, polynomial, samples.judge)
+    outside = {r.value: r.fraction for r in out_of_range(polynomial, samples.judge)}
+    outputs = run_tensor(original, samples.judge)
+    magnitude = max(float(np.abs(y).max()) for y in outputs.values())
+    predicted = estimate(program)
+    if program.parameters is None:
+        raise CompileError(f"program '{program.name}' was left without parameters")
+    report = Report(
+        program=program.name,
+        parameters=program.parameters,
+        batch=program.batch,
+        depth=multiplicative_depth(planned),
+        levels=program.parameters.levels,
+        estimate=predicted,
+        mask_bits=options.mask_bits if predicted.refreshes else 0,
+        approximation_error=error.bound,
+        noise_error=max(n.bound for n in predict_noise(program)),
+        reference_error=_FLOAT32_ROUNDING * magnitude,
+        precision=precision,
+        fits=fit_reports(polynomial, outside),
+        calibration_samples=samples.count,
+    )
+    promised = precision is not None and options.degree is None
+    if promised and precision is not None and report.predicted_error > precision:
+        raise CompileError(
+            f"program '{program.name}' reaches {report.predicted_error:.3g} on the calibration "
+            f"samples held back (polynomials {report.approximation_error:.3g}, noise "
+            f"{report.noise_error:.3g}), not {precision:.3g}; raise --precision, give more "
+            "calibration samples, or retrain with polynomial activations"
+        )
+    return report
+
+
+_FLOAT32_ROUNDING = 16 * 2.0**-24
+"""Relative rounding that a model's own float32 arithmetic is allowed."""

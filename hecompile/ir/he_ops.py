@@ -1,0 +1,285 @@
+"""Operations of the ciphertext level, before (no level, no scale) and after scale assignment.
+
+That products are relinearized before they are rotated, multiplied, refreshed or returned is a rule
+of managed programs; `check-levels` enforces it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from hecompile.errors import ProgramError
+from hecompile.ir.operation import Operation, Symbol, Value, attribute, operand, register_operation
+from hecompile.ir.types import CipherType, Layout, PlainType, Type
+
+
+def cipher_type(value: Value) -> CipherType:
+    """The ciphertext type of a value.
+
+    Raises:
+        ProgramError: the value is a tensor or plaintext.
+    """
+    if not isinstance(value.type, CipherType):
+        raise ProgramError(f"{value} is {value.type}, where a ciphertext is needed")
+    return value.type
+
+
+def plain_type(value: Value) -> PlainType:
+    """The plaintext type of a value.
+
+    Raises:
+        ProgramError: the value is a tensor or ciphertext.
+    """
+    if not isinstance(value.type, PlainType):
+        raise ProgramError(f"{value} is {value.type}, where an encoded plaintext is needed")
+    return value.type
+
+
+def structure(*operands: Value, polynomials: int | None = None) -> CipherType:
+    """Period and polynomials of a result: the longest period, the most polynomials.
+
+    Layout, bound, level and scale are facts that passes assign; they are left open.
+    """
+    types = [cipher_type(v) for v in operands]
+    most = max(t.polynomials for t in types)
+    return CipherType(max(t.period for t in types), polynomials=polynomials or most)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Input(Operation):
+    """One ciphertext of an input.
+
+    Attributes:
+        label: the input's name.
+        dims: shape of the whole input, one sample.
+        period: slots after which the packed vector repeats.
+        first: first element held, as in `Layout`; `count` and `stride` alike.
+    """
+
+    name: ClassVar[str] = "he.input"
+    label: str = attribute()
+    dims: tuple[int, ...] = attribute()
+    period: int = attribute()
+    first: int = attribute()
+    count: int = attribute()
+    stride: int = attribute(default=1)
+
+    def infer(self) -> Type | None:
+        """A ciphertext with the declared layout, zero elsewhere."""
+        return CipherType(self.period, Layout(self.first, self.count, self.stride))
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Encode(Operation):
+    """A plaintext from a constant of shape (period,)."""
+
+    name: ClassVar[str] = "he.encode"
+    value: Symbol = attribute()
+    period: int = attribute()
+
+    def infer(self) -> Type | None:
+        """A plaintext of the declared period."""
+        return PlainType(self.period)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Output(Operation):
+    """An output of the model: its ciphertexts, in order of the elements they hold.
+
+    Attributes:
+        label: the output's name.
+        dims: shape of the whole output, one sample.
+        post: steps that the client takes after decryption.
+    """
+
+    name: ClassVar[str] = "he.output"
+    xs: tuple[Value, ...] = operand()
+    label: str = attribute()
+    dims: tuple[int, ...] = attribute()
+    post: tuple[str, ...] = attribute(default=())
+
+    def infer(self) -> Type | None:
+        """Outputs define nothing."""
+        for value in self.xs:
+            cipher_type(value)
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binary(Operation):
+    """Slot-wise operation on two ciphertexts."""
+
+    x: Value = operand()
+    y: Value = operand()
+
+    def infer(self) -> Type | None:
+        """The longer period, the more polynomials."""
+        return structure(self.x, self.y)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Add(Binary):
+    """`x + y`; levels and scales must agree."""
+
+    name: ClassVar[str] = "he.add"
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Sub(Binary):
+    """`x - y`; levels and scales must agree."""
+
+    name: ClassVar[str] = "he.sub"
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Mul(Binary):
+    """`x * y`; levels must agree, scales multiply, the result has three polynomials."""
+
+    name: ClassVar[str] = "he.mul"
+
+    def infer(self) -> Type | None:
+        """Three polynomials."""
+        return structure(self.x, self.y, polynomials=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainBinary(Operation):
+    """Slot-wise operation on a ciphertext and an encoded plaintext."""
+
+    x: Value = operand()
+    p: Value = operand()
+
+    def infer(self) -> Type | None:
+        """The longer period."""
+        base = structure(self.x)
+        return replace(base, period=max(base.period, plain_type(self.p).period))
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class AddPlain(PlainBinary):
+    """`x + p`; levels and scales must agree."""
+
+    name: ClassVar[str] = "he.add_plain"
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class MulPlain(PlainBinary):
+    """`x * p`; levels must agree, scales multiply."""
+
+    name: ClassVar[str] = "he.mul_plain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unary(Operation):
+    """Operation on one ciphertext."""
+
+    x: Value = operand()
+
+    def infer(self) -> Type | None:
+        """Structure of the operand."""
+        return structure(self.x)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Negate(Unary):
+    """`-x`."""
+
+    name: ClassVar[str] = "he.negate"
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Rotate(Unary):
+    """Cyclic rotation to the left: slot j of the result is slot j + `steps` of x."""
+
+    name: ClassVar[str] = "he.rotate"
+    steps: int = attribute()
+
+    def infer(self) -> Type | None:
+        """Structure of the operand, turned within its period."""
+        if not 0 < self.steps < cipher_type(self.x).period:
+            raise ProgramError(f"he.rotate: {self.steps} steps in a period of {self.x.type}")
+        return structure(self.x)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Relinearize(Unary):
+    """Bring three polynomials back to two, with the relinearization key."""
+
+    name: ClassVar[str] = "he.relinearize"
+
+    def infer(self) -> Type | None:
+        """Two polynomials."""
+        return structure(self.x, polynomials=2)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Rescale(Unary):
+    """Divide by the last prime: one level and one scale factor less."""
+
+    name: ClassVar[str] = "he.rescale"
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class DropLevel(Unary):
+    """Drop `levels` primes without dividing; the scale stays."""
+
+    name: ClassVar[str] = "he.drop_level"
+    levels: int = attribute()
+
+    def infer(self) -> Type | None:
+        """Structure of the operand; at least one level is dropped."""
+        if self.levels < 1:
+            raise ProgramError(f"he.drop_level drops 1 level or more, not {self.levels}")
+        return structure(self.x)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Refresh(Unary):
+    """Masked round trip to the key holder: the same slots, all levels back.
+
+    Attributes:
+        mask_bits: statistical distance of what the key holder sees is about 2**-mask_bits a slot.
+        group: refreshes with one group number travel in one round.
+    """
+
+    name: ClassVar[str] = "he.refresh"
+    mask_bits: int = attribute(default=30)
+    group: int = attribute(default=0)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class SumMulPlain(Operation):
+    """Sum of plaintext products: `sum of xs[i] * weights[i]`.
+
+    Attributes:
+        weights: constant of shape (operands, period).
+        period: slots after which the weights repeat.
+    """
+
+    name: ClassVar[str] = "he.sum_mul_plain"
+    xs: tuple[Value, ...] = operand()
+    weights: Symbol = attribute()
+    period: int = attribute()
+
+    def infer(self) -> Type | None:
+        """The longest period among operands and weights."""
+        if not self.xs:
+            raise ProgramError("he.sum_mul_plain needs an operand")
+        base = structure(*self.xs)
+        return replace(base, period=max(base.period, self.period))

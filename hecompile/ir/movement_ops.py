@@ -1,0 +1,222 @@
+"""Tensor operations that move elements, the merged affine map, and the recurrent operator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hecompile.errors import ProgramError
+from hecompile.ir.operation import Symbol, Value, attribute, operand, register_operation
+from hecompile.ir.tensor_ops import TensorOperation, Unary, need, tensor_type
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Pad(Unary):
+    """Pad with a constant; `pads` before every axis, then after every axis (not negative)."""
+
+    name: ClassVar[str] = "tensor.pad"
+    pads: tuple[int, ...] = attribute()
+    fill: float = attribute(default=0.0)
+
+    def shape(self) -> tuple[int, ...]:
+        """The padded shape."""
+        x = super().shape()
+        fits = len(self.pads) == 2 * len(x) and min(self.pads, default=0) >= 0
+        need(fits, f"tensor.pad: pads {self.pads} for shape {x}")
+        return tuple(e + self.pads[i] + self.pads[len(x) + i] for i, e in enumerate(x))
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Reshape(Unary):
+    """Same elements in the same order, another shape."""
+
+    name: ClassVar[str] = "tensor.reshape"
+    dims: tuple[int, ...] = attribute()
+
+    def shape(self) -> tuple[int, ...]:
+        """The new shape."""
+        x = super().shape()
+        same = min(self.dims, default=1) >= 0 and math.prod(self.dims) == math.prod(x)
+        need(same, f"tensor.reshape: {x} has other elements than {self.dims}")
+        return self.dims
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Transpose(Unary):
+    """Permute axes: result axis i is operand axis `permutation[i]`."""
+
+    name: ClassVar[str] = "tensor.transpose"
+    permutation: tuple[int, ...] = attribute()
+
+    def shape(self) -> tuple[int, ...]:
+        """The permuted shape."""
+        x = super().shape()
+        fits = sorted(self.permutation) == list(range(len(x)))
+        need(fits, f"tensor.transpose: {self.permutation} does not permute the axes of {x}")
+        return tuple(x[p] for p in self.permutation)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Slice(Unary):
+    """`x[start:stop:step]` on one axis; 0 <= start < stop <= extent, step >= 1.
+
+    A reversed slice is a `Gather`.
+    """
+
+    name: ClassVar[str] = "tensor.slice"
+    axis: int = attribute()
+    start: int = attribute()
+    stop: int = attribute()
+    step: int = attribute(default=1)
+
+    def shape(self) -> tuple[int, ...]:
+        """The sliced shape."""
+        x = super().shape()
+        inside = 0 <= self.axis < len(x) and 0 <= self.start < self.stop <= x[self.axis]
+        need(inside and self.step >= 1, f"tensor.slice: {self.start}:{self.stop} of {x}")
+        count = len(range(self.start, self.stop, self.step))
+        return (*x[: self.axis], count, *x[self.axis + 1 :])
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Gather(Unary):
+    """`numpy.take(x, indices, axis)` with constant, non-negative indices of shape `dims`."""
+
+    name: ClassVar[str] = "tensor.gather"
+    axis: int = attribute()
+    indices: tuple[int, ...] = attribute()
+    dims: tuple[int, ...] = attribute()
+
+    def shape(self) -> tuple[int, ...]:
+        """The gathered shape."""
+        x = super().shape()
+        need(0 <= self.axis < len(x), f"tensor.gather: no axis {self.axis} in {x}")
+        inside = all(0 <= i < x[self.axis] for i in self.indices)
+        whole = math.prod(self.dims) == len(self.indices)
+        need(inside and whole, f"tensor.gather: indices {self.indices} of {x}")
+        return (*x[: self.axis], *self.dims, *x[self.axis + 1 :])
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Concat(TensorOperation):
+    """Join tensors along one axis."""
+
+    name: ClassVar[str] = "tensor.concat"
+    xs: tuple[Value, ...] = operand()
+    axis: int = attribute()
+
+    def shape(self) -> tuple[int, ...]:
+        """The joined shape."""
+        shapes = [tensor_type(v).shape for v in self.xs]
+        need(bool(shapes) and 0 <= self.axis < len(shapes[0]), "tensor.concat: no such axis")
+        others = {(*s[: self.axis], *s[self.axis + 1 :]) for s in shapes}
+        same_rank = len({len(s) for s in shapes}) == 1
+        need(len(others) == 1 and same_rank, f"tensor.concat: {shapes} on axis {self.axis}")
+        extent = sum(s[self.axis] for s in shapes)
+        return (*shapes[0][: self.axis], extent, *shapes[0][self.axis + 1 :])
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Expand(Unary):
+    """Broadcast to a shape."""
+
+    name: ClassVar[str] = "tensor.expand"
+    dims: tuple[int, ...] = attribute()
+
+    def shape(self) -> tuple[int, ...]:
+        """The broadcast shape."""
+        try:
+            return np.broadcast_shapes(super().shape(), self.dims)
+        except ValueError as error:
+            raise ProgramError(f"tensor.expand: {super().shape()} to {self.dims}") from error
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Affine(TensorOperation):
+    """`sum of maps[i] applied to the flattened xs[i], plus bias`, reshaped to `dims`.
+
+    Attributes:
+        maps: one constant of shape (3, entries) an operand, as `SparseMap` stores it.
+        bias: constant of shape (elements of the result,).
+    """
+
+    name: ClassVar[str] = "tensor.affine"
+    xs: tuple[Value, ...] = operand()
+    maps: tuple[Symbol, ...] = attribute()
+    bias: Symbol = attribute()
+    dims: tuple[int, ...] = attribute()
+
+    def shape(self) -> tuple[int, ...]:
+        """The declared shape."""
+        for value in self.xs:
+            tensor_type(value)
+        same = len(self.xs) == len(self.maps) >= 1
+        need(same, f"tensor.affine: {len(self.maps)} maps for {len(self.xs)} operands")
+        return self.dims
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Lstm(TensorOperation):
+    """ONNX LSTM with gates in the order i, o, f, c; D directions, H hidden units.
+
+    Attributes:
+        x: (T, N, F).
+        w: (D, 4H, F).
+        r: (D, 4H, H).
+        b: (D, 8H), input and recurrent bias.
+        h0: initial hidden state (D, N, H).
+        c0: initial cell state (D, N, H).
+        p: peephole weights (D, 3H).
+        hidden: H.
+        direction: "forward", "reverse" or "bidirectional".
+        activations: texts as in `numeric.activations`, three a direction (gates, cell, output).
+        output: which result this operation gives: "Y" (T, D, N, H), "Y_h" or "Y_c" (D, N, H).
+    """
+
+    name: ClassVar[str] = "tensor.lstm"
+    x: Value = operand()
+    w: Value = operand()
+    r: Value = operand()
+    b: Value | None = operand(default=None)
+    h0: Value | None = operand(default=None)
+    c0: Value | None = operand(default=None)
+    p: Value | None = operand(default=None)
+    hidden: int = attribute()
+    direction: str = attribute(default="forward")
+    activations: tuple[str, ...] = attribute(default=("sigmoid", "tanh", "tanh"))
+    clip: float = attribute(default=0.0)
+    input_forget: bool = attribute(default=False)
+    output: str = attribute()
+
+    @property
+    def directions(self) -> int:
+        """D."""
+        return 2 if self.direction == "bidirectional" else 1
+
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the chosen result."""
+        x, d, h = tensor_type(self.x).shape, self.directions, self.hidden
+        need(len(x) == 3, f"tensor.lstm reads (T, N, F), not {x}")
+        expected = {"w": (d, 4 * h, x[2]), "r": (d, 4 * h, h), "b": (d, 8 * h)}
+        expected |= {"h0": (d, x[1], h), "c0": (d, x[1], h), "p": (d, 3 * h)}
+        for field, shape in expected.items():
+            value: Value | None = getattr(self, field)
+            if value is not None:
+                actual = tensor_type(value).shape
+                need(actual == shape, f"tensor.lstm: {field} is {actual}, not {shape}")
+        known = self.direction in ("forward", "reverse", "bidirectional")
+        need(known and self.output in ("Y", "Y_h", "Y_c"), "tensor.lstm: direction or output")
+        need(len(self.activations) == 3 * d, "tensor.lstm: three activations a direction")
+        return (x[0], d, x[1], h) if self.output == "Y" else (d, x[1], h)

@@ -1,0 +1,1 @@
+"""Numbers behind the compiler: activations, polynomial fits, CKKS parameters, noise and cost."""

@@ -1,0 +1,45 @@
+"""The default pipelines, as text that `hecompile opt` takes too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hecompile.config import CompileOptions
+from hecompile.passbase import Pass
+from hecompile.pipeline import Pipeline, parse_pipeline
+
+_SIMPLIFY = "normalise,fold-constants,fold-batchnorm,unroll-recurrent,normalise,cse,dce"
+_FINISH_TENSOR = "merge-linear,cse,dce,require-polynomial"
+
+
+def tensor_pipeline(options: CompileOptions, extra: Sequence[Pass] = ()) -> Pipeline:
+    """From the imported model to affine maps, products and polynomials."""
+    fit = [f"margin={options.margin!r}", f"method={options.method}"]
+    if options.degree is not None:
+        fit.append(f"degree={options.degree}")
+    if options.max_degree is not None:
+        fit.append(f"max_degree={options.max_degree}")
+    approximate = f"calibrate,approximate{{{' '.join(fit)}}}"
+    return _joined(_SIMPLIFY, extra, f"{approximate},{_FINISH_TENSOR}")
+
+
+def slot_planning(ring: int, options: CompileOptions, extra: Sequence[Pass] = ()) -> Pipeline:
+    """From tensors to slot operations with planned rotations, without levels."""
+    lower = f"lower-to-slots{{slots={ring // 2}}},cse,plan-rotations,cse,dce"
+    return _joined(lower, extra, "calibrate-slots")
+
+
+def slot_pipeline(ring: int, options: CompileOptions) -> Pipeline:
+    """From slot operations to levels, scales and parameters, checked."""
+    refresh = "false" if options.refresh == "never" else "true"
+    mask = f"mask_bits={options.mask_bits}"
+    return parse_pipeline(
+        f"choose-parameters{{ring={ring} refresh={refresh} {mask}}},insert-refresh{{{mask}}},"
+        "insert-management,assign-scales,cse,dce,"
+        "check-levels,check-scales,check-parameters,check-precision"
+    )
+
+
+def _joined(first: str, extra: Sequence[Pass], last: str) -> Pipeline:
+    head, tail = parse_pipeline(first), parse_pipeline(last)
+    return Pipeline((*head.passes, *extra, *tail.passes))

@@ -1,0 +1,162 @@
+"""What a compilation promises and predicts, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from hecompile.estimate import Estimate
+from hecompile.ir.movement_ops import Affine
+from hecompile.ir.operation import Operation
+from hecompile.ir.program import Program
+from hecompile.ir.tensor_ops import Mul, Polynomial
+from hecompile.numeric.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """One activation's polynomial: what it replaces, where it was fitted, how well."""
+
+    node: str
+    functions: tuple[str, ...]
+    degree: int
+    lower: float
+    upper: float
+    fit_error: float
+    outside: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """The facts of a compiled program.
+
+    Attributes:
+        program: the model's name.
+        parameters: encryption parameters.
+        batch: samples in one evaluation.
+        depth: multiplicative depth of the whole program, levels.
+        levels: levels that the parameters give between refreshes.
+        estimate: predicted operations, keys, bytes and seconds.
+        mask_bits: statistical hiding of each refresh, bits; 0 without refreshes.
+        approximation_error: bound of the polynomials' error on an output, from calibration.
+        noise_error: bound of the ciphertext noise on an output.
+        reference_error: room for the rounding of the model's own float32 arithmetic.
+        predicted_error: bound on the distance between a decrypted output and the model's.
+        precision: what was asked for; None for no promise.
+        fits: the polynomials.
+        calibration_samples: samples fitted on.
+    """
+
+    program: str
+    parameters: Parameters
+    batch: int
+    depth: int
+    levels: int
+    estimate: Estimate
+    mask_bits: int
+    approximation_error: float
+    noise_error: float
+    reference_error: float
+    precision: float | None
+    fits: tuple[FitReport, ...]
+    calibration_samples: int
+
+    @property
+    def predicted_error(self) -> float:
+        """Bound on the distance between a decrypted output and the model's."""
+        return self.approximation_error + self.noise_error + self.reference_error
+
+    def to_json(self) -> dict[str, object]:
+        """The report as plain JSON values; seconds, bytes, bits and levels as named."""
+        predicted = self.estimate
+        return {
+            "program": self.program,
+            "parameters": {
+                "poly_modulus_degree": self.parameters.poly_modulus_degree,
+                "coeff_modulus_bits": list(self.parameters.coeff_modulus_bits),
+                "scale_bits": self.parameters.scale_bits,
+                "security_bits": self.parameters.security_bits,
+            },
+            "batch": self.batch,
+            "depth": self.depth,
+            "levels": self.levels,
+            "op_counts": predicted.op_counts,
+            "op_counts_by_level": {str(k): v for k, v in predicted.op_counts_by_level.items()},
+            "key_switches": predicted.key_switches,
+            "galois_keys": len(predicted.rotation_steps),
+            "rotation_steps": list(predicted.rotation_steps),
+            "galois_key_bytes": predicted.galois_key_bytes,
+            "refreshes": predicted.refreshes,
+            "refreshed_ciphertexts": predicted.refreshed_ciphertexts,
+            "mask_bits": self.mask_bits,
+            "predicted_error": self.predicted_error,
+            "predicted_error_parts": {
+                "approximation": self.approximation_error,
+                "noise": self.noise_error,
+                "reference": self.reference_error,
+            },
+            "precision": self.precision,
+            "predicted_seconds": predicted.evaluator_seconds,
+            "predicted_client_seconds": predicted.client_seconds,
+            "predicted_memory_bytes": predicted.memory_bytes,
+            "weight_bytes": predicted.weight_bytes,
+            "input_bytes": predicted.input_bytes,
+            "output_bytes": predicted.output_bytes,
+            "activations": [asdict(fit) for fit in self.fits],
+            "calibration_samples": self.calibration_samples,
+        }
+
+    def to_text(self) -> str:
+        """The report as indented JSON text, ending in a line break."""
+        return json.dumps(self.to_json(), indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a tensor program that consumes levels, and the depth reached after it."""
+
+    name: str
+    levels: int
+    total: int
+
+
+def depth_by_stage(program: Program) -> tuple[Stage, ...]:
+    """Levels that each stage of a polynomial tensor program consumes, in order.
+
+    An affine map and a product take one level, a polynomial of degree d takes ceil(log2(d + 1)).
+    """
+    depth: dict[str, int] = {}
+    stages = []
+    for op in program:
+        if op.result is None:
+            continue
+        own = _levels(op)
+        depth[op.result.name] = max((depth[v.name] for v in op.operands), default=0) + own
+        if own:
+            name = op.location or f"{op.name} {op.result}"
+            stages.append(Stage(name, own, depth[op.result.name]))
+    return tuple(stages)
+
+
+def _levels(op: Operation) -> int:
+    if isinstance(op, Polynomial):
+        return op.degree.bit_length()
+    return 1 if isinstance(op, Affine | Mul) else 0
+
+
+def fit_reports(program: Program, outside: Mapping[str, float]) -> tuple[FitReport, ...]:
+    """One report a polynomial; `outside` gives the fraction of values beyond its range."""
+    return tuple(
+        FitReport(
+            op.location or str(op.result),
+            op.functions,
+            op.degree,
+            min(op.lower, default=0.0),
+            max(op.upper, default=0.0),
+            op.fit_error,
+            outside.get(op.defined.name, 0.0),
+        )
+        for op in program.select(Polynomial)
+        if op.functions
+    )

@@ -1,0 +1,1 @@
+"""Running a bundle as client, evaluator or key custodian."""

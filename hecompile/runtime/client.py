@@ -1,0 +1,218 @@
+"""The client: checks, preprocesses, packs and encrypts samples under the public key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tenseal.sealapi as seal
+from numpy.typing import ArrayLike, NDArray
+
+from hecompile.errors import InputError, IntegrityError
+from hecompile.ir.constants import Array
+from hecompile.preprocess import apply_steps
+from hecompile.runtime.envelope import Header, Kind, new_session, seal_envelope
+from hecompile.runtime.keycard import short
+from hecompile.runtime.keys import PublicKey
+from hecompile.runtime.packing import pack
+from hecompile.runtime.serial import to_bytes
+from hecompile.runtime.spec import CipherSpec, ClientSpec, InputSpec
+
+
+@dataclass(frozen=True)
+class RangeWarning:
+    """Values outside the range on which the polynomial activations were fitted.
+
+    Attributes:
+        label: The input.
+        fraction: Share of its values that are outside.
+        worst: The value farthest outside.
+        lower: Least value seen in calibration.
+        upper: Greatest value seen in calibration.
+    """
+
+    label: str
+    fraction: float
+    worst: float
+    lower: float
+    upper: float
+
+    def __str__(self) -> str:
+        """One sentence for people."""
+        return (
+            f"input '{self.label}': {self.fraction:.2%} of the values are outside the calibrated"
+            f" range [{self.lower:.4g}, {self.upper:.4g}], the worst is {self.worst:.4g}; the"
+            " result may be wrong there."
+        )
+
+
+Warn = Callable[[RangeWarning], None]
+
+
+def no_warning(_warning: RangeWarning) -> None:
+    """Take note of nothing."""
+
+
+class Client:
+    """Encrypts samples for one program under one public key."""
+
+    def __init__(self, spec: ClientSpec, key: PublicKey) -> None:
+        """Prepare to encrypt.
+
+        Raises:
+            IntegrityError: The key is another program's or for other parameters.
+        """
+        check_key(spec, key.card.program, key.card.parameters == spec.parameters)
+        self.spec = spec
+        self.key_id = key.card.key_id
+        self._context = key.context
+        self._encryptor: Any = seal.Encryptor(key.context.seal, key.key)
+
+    def encrypt(self, inputs: Mapping[str, ArrayLike], warn: Warn = no_warning) -> list[bytes]:
+        """Encrypt samples, `spec.batch` of them to an envelope.
+
+        Args:
+            inputs: One array for each input, samples first: where a sample's shape is
+                (d0, d1, ...), an array (n * d0, d1, ...) holds n samples.
+            warn: Told of values outside the calibrated range.
+
+        Returns:
+            One envelope for each group of samples, in their order.
+
+        Raises:
+            InputError: An array is missing, unknown, of a wrong shape or type, or not finite.
+        """
+        samples = prepare(self.spec, inputs, warn)
+        count = len(next(iter(samples.values())))
+        batch = self.spec.batch
+        return [
+            self._envelope({label: rows[i : i + batch] for label, rows in samples.items()})
+            for i in range(0, count, batch)
+        ]
+
+    def _envelope(self, group: Mapping[str, Array]) -> bytes:
+        samples = len(next(iter(group.values())))
+        # Unused places repeat the last sample: its values are inside the fitted ranges.
+        order = np.minimum(np.arange(self.spec.batch), samples - 1)
+        blobs = [
+            to_bytes(self._encrypt(group[entry.label][order], entry, cipher))
+            for entry in self.spec.inputs
+            for cipher in entry.ciphertexts
+        ]
+        header = Header(Kind.INPUT, self.spec.program, self.key_id, new_session(), samples)
+        return seal_envelope(header, self.spec.input_ciphertexts, blobs)
+
+    def _encrypt(self, rows: Array, entry: InputSpec, cipher: CipherSpec) -> Any:
+        if cipher.layout is None:
+            raise IntegrityError(f"the layout of {cipher.name} is missing; compile again.")
+        limit = self.spec.parameters.modulus(cipher.level) / 2 / cipher.scale
+        if (worst := float(np.abs(rows).max())) >= limit:
+            raise InputError(
+                f"input '{entry.label}' holds {worst:.4g}, which does not fit the encryption"
+                f" (below {limit:.4g}); check the unit of the samples."
+            )
+        slots = pack(rows, cipher.layout, cipher.period)
+        plain = self._context.encode(slots, cipher.level, cipher.scale)
+        encrypted = seal.Ciphertext()
+        self._encryptor.encrypt(plain, encrypted)
+        return encrypted
+
+
+def check_key(spec: ClientSpec, program: str, same_parameters: bool) -> None:
+    """Refuse a key that was not made for a program.
+
+    Raises:
+        IntegrityError: It is another program's or for other parameters.
+    """
+    if program != spec.program or not same_parameters:
+        raise IntegrityError(
+            f"the key is for program {short(program)}, not {short(spec.program)}; make keys for"
+            " this bundle with hecompile keygen."
+        )
+
+
+def prepare(
+    spec: ClientSpec, inputs: Mapping[str, ArrayLike], warn: Warn = no_warning
+) -> dict[str, Array]:
+    """Check and preprocess the arrays of all inputs.
+
+    Returns:
+        By input, one flattened sample a row: shape (samples, elements).
+
+    Raises:
+        InputError: An array is missing, unknown, of a wrong shape or type, or not finite.
+    """
+    known = [entry.label for entry in spec.inputs]
+    for label in inputs:
+        if label not in known:
+            raise InputError(
+                f"the model has no input '{label}'; name the arrays {', '.join(known)}."
+            )
+    samples = {}
+    for entry in spec.inputs:
+        if entry.label not in inputs:
+            given = ", ".join(inputs) or "none"
+            raise InputError(f"the input '{entry.label}' is missing; the arrays given are {given}.")
+        samples[entry.label] = prepare_input(entry, np.asarray(inputs[entry.label]), warn)
+    counts = {label: len(rows) for label, rows in samples.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"'{label}' has {count}" for label, count in counts.items())
+        raise InputError(f"the inputs differ in their number of samples: {told}.")
+    return samples
+
+
+def prepare_input(entry: InputSpec, array: NDArray[Any], warn: Warn = no_warning) -> Array:
+    """Check and preprocess the array of one input.
+
+    Returns:
+        One flattened sample a row: shape (samples, elements).
+
+    Raises:
+        InputError: The array is of a wrong shape or type, or not finite.
+    """
+    if array.dtype.kind not in "fiub":
+        raise InputError(
+            f"input '{entry.label}' holds elements of type {array.dtype}, where real numbers are"
+            " needed."
+        )
+    if entry.preprocessing:
+        try:
+            array = apply_steps(entry.preprocessing, array)
+        except InputError as error:
+            raise InputError(f"input '{entry.label}', preprocessing: {error}") from error
+    dims = entry.dims
+    lead = dims[0] if dims else 1
+    if (
+        array.ndim != len(dims)
+        or array.shape[1:] != dims[1:]
+        or not len(array)
+        or len(array) % lead
+    ):
+        wanted = ", ".join(map(str, ("n" if lead == 1 else f"n*{lead}", *dims[1:])))
+        raise InputError(
+            f"input '{entry.label}' has the shape {array.shape}, where ({wanted}) is needed for n"
+            " samples, n at least 1."
+        )
+    rows = array.astype(np.float64).reshape(len(array) // lead, -1)
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        sample, element = (int(i) for i in bad[0])
+        raise InputError(
+            f"input '{entry.label}' holds {rows[sample, element]} in sample {sample}; fill or"
+            " leave out what is not finite."
+        )
+    _check_range(entry, rows, warn)
+    return rows
+
+
+def _check_range(entry: InputSpec, rows: Array, warn: Warn) -> None:
+    if entry.interval is None:
+        return
+    lower, upper = entry.interval.lower, entry.interval.upper
+    excess = np.maximum(rows - upper, lower - rows)
+    outside = excess > 0
+    if outside.any():
+        worst = float(rows.flat[int(np.argmax(excess))])
+        warn(RangeWarning(entry.label, float(outside.mean()), worst, lower, upper))

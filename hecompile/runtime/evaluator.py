@@ -1,0 +1,276 @@
+"""The evaluator: runs a program on ciphertexts with public evaluation keys only."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from hecompile.errors import IntegrityError, ProgramError
+from hecompile.ir import he_ops as he
+from hecompile.ir.program import Program
+from hecompile.runtime.admission import check_program, facts, mask_magnitude
+from hecompile.runtime.checkpoint import Checkpoint, checkpoint_from_bytes
+from hecompile.runtime.envelope import Header, Kind, open_envelope, seal_envelope
+from hecompile.runtime.keycard import short
+from hecompile.runtime.keys import EvaluationKeys, Progress, no_progress
+from hecompile.runtime.machine import Machine, Timing
+from hecompile.runtime.masks import MaskSource
+from hecompile.runtime.serial import ciphertext_from_bytes, to_bytes
+from hecompile.runtime.spec import CipherSpec, RefreshSpec, spec_from_program
+from hecompile.runtime.weights import WeightCounts, Weights
+
+
+def galois_steps(program: Program) -> tuple[int, ...]:
+    """Rotations that a program uses, each once, ascending: the Galois keys it needs."""
+    return tuple(sorted({op.steps for op in program.select(he.Rotate)}))
+
+
+class Evaluator:
+    """A program with its keys and encoded weights, ready to be run on any number of inputs."""
+
+    def __init__(
+        self,
+        program: Program,
+        keys: EvaluationKeys,
+        *,
+        memory_limit: int | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        """Check the program and encode its weights.
+
+        Args:
+            program: Finished program, with levels and scales.
+            keys: Evaluation keys made for it.
+            memory_limit: Most bytes that encoded weights may take; weights beyond are encoded at
+                every use. None for half of the machine's memory.
+            progress: Called while weights are encoded and operations run.
+
+        Raises:
+            ProgramError: The program cannot run on its parameters.
+            IntegrityError: The keys are another program's or lack a rotation.
+        """
+        parameters = check_program(program)
+        self.program = program
+        self.spec = spec_from_program(program)
+        self.key_id = keys.card.key_id
+        if keys.card.program != self.spec.program or keys.card.parameters != parameters:
+            raise IntegrityError(
+                f"the evaluation keys are for program {short(keys.card.program)}, not"
+                f" {short(self.spec.program)}; make keys for this bundle with hecompile keygen."
+            )
+        if missing := set(galois_steps(program)) - set(keys.galois):
+            raise IntegrityError(
+                f"the evaluation keys lack rotations by {sorted(missing)[:5]}; make keys for this"
+                " bundle with hecompile keygen."
+            )
+        self.context = keys.context
+        self.progress = progress
+        self._weights = Weights(program, keys.context, memory_limit, progress)
+        self.machine = Machine(program, keys, self._weights)
+
+    @property
+    def weights(self) -> WeightCounts:
+        """How the weights are held in memory."""
+        return self._weights.counts
+
+    @property
+    def timings(self) -> Mapping[str, Timing]:
+        """Time per operation name, over all evaluations so far."""
+        return self.machine.timings
+
+    def start(self, data: bytes) -> Evaluation:
+        """Begin the evaluation of an input envelope.
+
+        Raises:
+            IntegrityError: The envelope is for another program or key, or was changed.
+        """
+        expected = Header(Kind.INPUT, self.spec.program, self.key_id, "", self.program.batch)
+        contract = self.spec.input_ciphertexts
+        envelope = open_envelope(
+            data, expected, contract, self.spec.parameters, "the encrypted input"
+        )
+        live = {
+            c.name: self.load(b, c) for c, b in zip(contract, envelope.ciphertexts, strict=True)
+        }
+        header = envelope.header
+        checkpoint = Checkpoint(
+            header.program, self.key_id, header.session, header.samples, 0, MaskSource()
+        )
+        return Evaluation(self, checkpoint, live, [])
+
+    def resume(self, data: bytes) -> Evaluation:
+        """Take up an evaluation that waits for a refresh, from what `checkpoint` gave.
+
+        Raises:
+            IntegrityError: The bytes are for another program or key, or were changed.
+        """
+        checkpoint, live, outputs = checkpoint_from_bytes(
+            data, self.program, self.context, self.spec.program, self.key_id
+        )
+        return Evaluation(self, checkpoint, live, outputs)
+
+    def evaluate(self, data: bytes) -> Generator[bytes, bytes, bytes]:
+        """Evaluate an input envelope.
+
+        Yields:
+            Refresh requests; send the key holder's response to each back in.
+
+        Returns:
+            The output envelope.
+
+        Raises:
+            IntegrityError: An envelope is for another program or key, or was changed.
+        """
+        evaluation = self.start(data)
+        while (request := evaluation.advance()) is not None:
+            evaluation.accept((yield request))
+        return evaluation.output()
+
+    def load(self, data: bytes, cipher: CipherSpec) -> Any:
+        """Read one ciphertext that must be as the program declares it."""
+        return ciphertext_from_bytes(
+            self.context, data, cipher.level, cipher.scale, what=f"ciphertext {cipher.name}"
+        )
+
+
+class Evaluation:
+    """One run of a program: call `advance` and `accept` in turn until there is no request."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        checkpoint: Checkpoint,
+        live: dict[str, Any],
+        outputs: list[bytes],
+    ) -> None:
+        """Continue at a checkpoint; use `Evaluator.start` or `Evaluator.resume`."""
+        self._evaluator = evaluator
+        self._checkpoint = checkpoint
+        self._position = checkpoint.position
+        self._live = live
+        self._outputs = outputs
+        self._waiting: RefreshSpec | None = None
+        if self._position:
+            op = evaluator.program.operations[self._position]
+            if isinstance(op, he.Refresh):
+                self._waiting = evaluator.spec.refresh(op.group)
+
+    @property
+    def done(self) -> bool:
+        """Whether the whole program has run."""
+        return self._position == len(self._evaluator.program.operations)
+
+    def advance(self) -> bytes | None:
+        """Run up to the next refresh or to the end.
+
+        Returns:
+            The refresh request, with masked ciphertexts; None at the end.
+
+        Raises:
+            ProgramError: An operation cannot run, or a response is still missing.
+        """
+        if self._waiting is not None:
+            raise ProgramError("the evaluation waits for the response to its refresh request.")
+        operations = self._evaluator.program.operations
+        total = len(operations)
+        step = max(1, total // 100)
+        while self._position < total:
+            op = operations[self._position]
+            if isinstance(op, he.Refresh):
+                return self._request(op.group)
+            self._run(op)
+            self._position += 1
+            if not self._position % step or self._position == total:
+                self._evaluator.progress("evaluating", self._position, total)
+        return None
+
+    def accept(self, response: bytes) -> None:
+        """Take the fresh ciphertexts in and remove their masks.
+
+        Raises:
+            IntegrityError: The response is another one's, or was changed.
+            ProgramError: Nothing was asked.
+        """
+        waiting = self._waiting
+        if waiting is None:
+            raise ProgramError("the evaluation has asked for no refresh.")
+        evaluator = self._evaluator
+        header = self._header(Kind.REFRESH_RESPONSE, waiting.group)
+        envelope = open_envelope(
+            response, header, waiting.response, evaluator.spec.parameters, "the refresh response"
+        )
+        for op, cipher, data in zip(
+            self._refreshes(), waiting.response, envelope.ciphertexts, strict=True
+        ):
+            value = evaluator.load(data, cipher)
+            mask = evaluator.context.encode(self._mask(op), cipher.level, cipher.scale)
+            evaluator.machine.remove_mask(value, mask)
+            self._live[cipher.name] = value
+        self._position += len(waiting.response)
+        self._waiting = None
+
+    def output(self) -> bytes:
+        """The output envelope.
+
+        Raises:
+            ProgramError: The program has not run to its end.
+        """
+        if not self.done:
+            raise ProgramError("the evaluation is not finished; it has no output yet.")
+        contract = self._evaluator.spec.output_ciphertexts
+        return seal_envelope(self._header(Kind.OUTPUT), contract, self._outputs)
+
+    def checkpoint(self) -> bytes:
+        """Write the state of an evaluation that waits for a refresh.
+
+        The bytes hold the masks' seed: keep them from the key holder (file mode 0600).
+
+        Raises:
+            ProgramError: The evaluation does not wait.
+        """
+        if self._waiting is None:
+            raise ProgramError("only an evaluation that waits for a refresh can be set aside.")
+        return self._checkpoint.at(self._position).to_bytes(self._live, self._outputs)
+
+    def _run(self, op: Any) -> None:
+        match op:
+            case he.Input() | he.Encode():
+                return
+            case he.Output():
+                self._outputs += [to_bytes(self._live[x.name]) for x in op.xs]
+                self._evaluator.machine.release(op, self._position, self._live)
+            case _:
+                self._evaluator.machine.run(op, self._position, self._live)
+
+    def _request(self, group: int) -> bytes:
+        evaluator = self._evaluator
+        self._waiting = waiting = evaluator.spec.refresh(group)
+        last = evaluator.program.last_uses
+        blobs = []
+        for position, op in enumerate(self._refreshes(), start=self._position):
+            found = facts(op.x)
+            mask = evaluator.context.encode(self._mask(op), found.level, found.scale)
+            keep = last[op.x.name] > position
+            masked = evaluator.machine.add_mask(self._live[op.x.name], mask, keep)
+            blobs.append(to_bytes(masked))
+            evaluator.machine.release(op, position, self._live)
+        header = self._header(Kind.REFRESH_REQUEST, group)
+        return seal_envelope(header, waiting.request, blobs)
+
+    def _refreshes(self) -> list[he.Refresh]:
+        """The refreshes of the group at the present position."""
+        found: list[he.Refresh] = []
+        for op in self._evaluator.program.operations[self._position :]:
+            if not isinstance(op, he.Refresh) or (found and op.group != found[0].group):
+                break
+            found.append(op)
+        return found
+
+    def _mask(self, op: he.Refresh) -> Any:
+        period = he.cipher_type(op.defined).period
+        name = op.defined.name
+        return self._checkpoint.masks.mask(name, period, mask_magnitude(op))
+
+    def _header(self, kind: Kind, group: int = 0) -> Header:
+        at = self._checkpoint
+        return Header(kind, at.program, at.key_id, at.session, at.samples, group)

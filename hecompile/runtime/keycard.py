@@ -1,0 +1,227 @@
+"""key.json: which key a folder holds, for which program and parameters, file by file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar, Final
+
+from hecompile.access.records import Place, Record, parse_json
+from hecompile.errors import HecompileError, InputError, IntegrityError
+from hecompile.files import cannot_read, sha256_bytes
+from hecompile.numeric.parameters import Parameters
+from hecompile.runtime.context import library_versions
+from hecompile.runtime.serial import key_file_limit
+
+FORMAT: Final = "hecompile-key"
+VERSION: Final = 1
+MAX_CARD_BYTES: Final = 1 << 20
+_FIELDS: Final = (
+    "format",
+    "version",
+    "role",
+    "key_id",
+    "program",
+    "parameters",
+    "galois_steps",
+    "files",
+    "seal",
+)
+_SHORT: Final = 12
+
+
+class Role(StrEnum):
+    """The three key folders, one for each party."""
+
+    SECRET = "secret"
+    PUBLIC = "public"
+    EVALUATION = "evaluation"
+
+
+@dataclass(frozen=True)
+class KeyCard:
+    """Contents of a key.json.
+
+    Attributes:
+        role: Which of the three folders it is in.
+        key_id: SHA-256 of the serialised public key; the same in all three.
+        program: Identity of the program the keys are for.
+        parameters: Encryption parameters.
+        galois_steps: Rotations that the evaluation keys allow.
+        files: SHA-256 and size of each file, by name.
+        seal: Version of SEAL that made the keys.
+    """
+
+    FILE: ClassVar[str] = "key.json"
+
+    role: Role
+    key_id: str
+    program: str
+    parameters: Parameters
+    galois_steps: tuple[int, ...]
+    files: Mapping[str, tuple[str, int]]
+    seal: str
+
+    @classmethod
+    def describe(
+        cls,
+        role: Role,
+        key_id: str,
+        program: str,
+        parameters: Parameters,
+        galois_steps: tuple[int, ...],
+        files: Mapping[str, tuple[str, int]],
+    ) -> KeyCard:
+        """Make the card of keys that this process made."""
+        version = library_versions().seal
+        return cls(role, key_id, program, parameters, galois_steps, dict(files), version)
+
+    def to_json(self) -> bytes:
+        """Write the card; `card_from_json` gives an equal one back."""
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "role": self.role.value,
+            "key_id": self.key_id,
+            "program": self.program,
+            "parameters": self.parameters.to_json(),
+            "galois_steps": list(self.galois_steps),
+            "files": {n: {"sha256": d, "bytes": s} for n, (d, s) in sorted(self.files.items())},
+            "seal": self.seal,
+        }
+        return json.dumps(document, indent=1).encode("utf-8") + b"\n"
+
+
+def galois_file(steps: int) -> str:
+    """Name of the file with the Galois key of a rotation by `steps`."""
+    return f"galois-{steps}.key"
+
+
+def short(digest: str) -> str:
+    """The first digits of a digest, enough to tell keys apart in a message."""
+    return f"{digest[:_SHORT]}..." if len(digest) > _SHORT else digest
+
+
+def card_from_json(data: bytes, source: str) -> KeyCard:
+    """Read a key.json strictly; `source` names it in messages.
+
+    Raises:
+        IntegrityError: It is not such a file.
+    """
+
+    def complain(_place: Place, message: str) -> HecompileError:
+        return IntegrityError(f"{source}: {message}; make new keys with hecompile keygen.")
+
+    record = Record.of(parse_json(data, source, MAX_CARD_BYTES), (), complain, _FIELDS)
+    if record.text("format") != FORMAT or record.integer("version") != VERSION:
+        raise IntegrityError(f"{source} is not of format {FORMAT} version {VERSION}.")
+    if record.text("role") not in tuple(Role):
+        raise record.wrong("role", f"must be one of {', '.join(Role)}")
+    try:
+        parameters = Parameters.from_json(record.fields["parameters"])
+    except HecompileError as error:
+        raise IntegrityError(f"{source}: {error}") from error
+    table = Record.open_table(record.fields["files"], ("files",), complain)
+    files = {}
+    for name in table.fields:
+        entry = table.record(name, ("sha256", "bytes"))
+        files[name] = (entry.text("sha256"), entry.integer("bytes"))
+    return KeyCard(
+        Role(record.text("role")),
+        record.text("key_id"),
+        record.text("program"),
+        parameters,
+        record.integers("galois_steps", 1),
+        files,
+        record.text("seal"),
+    )
+
+
+@dataclass(frozen=True)
+class KeySource:
+    """Where a party's serialised keys come from.
+
+    Attributes:
+        card: What is there.
+        where: The folder, for messages.
+        read: Gives the checked bytes of a file.
+    """
+
+    card: KeyCard
+    where: str
+    read: Callable[[str], bytes] = field(repr=False)
+
+    def name(self, file: str) -> str:
+        """Name of a file, for messages."""
+        return f"{self.where}/{file}"
+
+
+def open_folder(
+    folder: str | Path, role: Role, parameters: Parameters, program: str | None
+) -> KeySource:
+    """Find a role's folder, itself or inside `folder`, and check what its key.json says.
+
+    Raises:
+        InputError: There is none.
+        IntegrityError: The keys are another role's, another program's or for other parameters.
+    """
+    place = Path(folder)
+    if (place / role.value / KeyCard.FILE).is_file():
+        place = place / role.value
+    card = card_from_json(_card_bytes(place, role), str(place / KeyCard.FILE))
+    if card.role is not role:
+        raise IntegrityError(
+            f"{place} holds the {card.role.value} key, not the {role.value} key; name the folder"
+            " that holds it."
+        )
+    if program is not None and card.program != program:
+        raise IntegrityError(
+            f"the keys in {place} are for program {short(card.program)}, not"
+            f" {short(program)}; make keys for this bundle with hecompile keygen."
+        )
+    if card.parameters != parameters:
+        raise IntegrityError(
+            f"the keys in {place} are for other encryption parameters than the program's; make"
+            " keys for this bundle with hecompile keygen."
+        )
+    return KeySource(card, str(place), lambda name: _read_checked(place, name, card))
+
+
+def _card_bytes(place: Path, role: Role) -> bytes:
+    path = place / KeyCard.FILE
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_CARD_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"there is no {role.value} key in {place} ({path.name} is missing); make keys with"
+            " hecompile keygen, or name the folder that holds them."
+        ) from None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def _read_checked(place: Path, name: str, card: KeyCard) -> bytes:
+    """Read a key file whose size and SHA-256 must be those of its key.json."""
+    path = place / name
+    if name not in card.files:
+        raise InputError(f"{place} lists no {name}; make new keys with hecompile keygen.")
+    digest, size = card.files[name]
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(min(size, key_file_limit(card.parameters)) + 1)
+    except FileNotFoundError:
+        raise InputError(
+            f"the key file {path} is missing; make new keys with hecompile keygen."
+        ) from None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if len(data) != size or sha256_bytes(data) != digest:
+        raise IntegrityError(
+            f"the key file {path} was changed: it does not match its {KeyCard.FILE}; make new keys"
+            " with hecompile keygen."
+        )
+    return data

@@ -1,0 +1,244 @@
+"""What the client and the key holder must know of a program: its inputs, outputs and refreshes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hecompile.errors import InputError, IntegrityError, ProgramError
+from hecompile.files import sha256_bytes
+from hecompile.ir import he_ops
+from hecompile.ir.operation import Value
+from hecompile.ir.printer import print_program
+from hecompile.ir.program import Program
+from hecompile.ir.types import CipherType, Interval, Layout
+from hecompile.numeric.parameters import Parameters
+from hecompile.preprocess import Step
+
+
+def program_id(program: Program) -> str:
+    """Identify a program: SHA-256 of its text, which holds the digests of its constants."""
+    return sha256_bytes(print_program(program).encode("utf-8"))
+
+
+@dataclass(frozen=True)
+class CipherSpec:
+    """One ciphertext that travels.
+
+    Attributes:
+        name: The value's name in the program.
+        period: Slots after which its slot vector repeats.
+        level: Its level.
+        scale: Its exact scale.
+        layout: Where a tensor's elements are; None where only the evaluator knows.
+    """
+
+    name: str
+    period: int
+    level: int
+    scale: float
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of the model.
+
+    Attributes:
+        label: Its name.
+        dims: Shape of one sample, the leading model axis included.
+        ciphertexts: How it is packed.
+        interval: Range seen in calibration, after preprocessing; None if not known.
+        preprocessing: Steps that turn raw samples into what the model takes.
+    """
+
+    label: str
+    dims: tuple[int, ...]
+    ciphertexts: tuple[CipherSpec, ...]
+    interval: Interval | None = None
+    preprocessing: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One output of the model.
+
+    Attributes:
+        label: Its name.
+        dims: Shape for one sample, the leading model axis included.
+        ciphertexts: How it is packed.
+        post: Steps after decryption, in order.
+    """
+
+    label: str
+    dims: tuple[int, ...]
+    ciphertexts: tuple[CipherSpec, ...]
+    post: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RefreshSpec:
+    """One round trip to the key holder.
+
+    Attributes:
+        group: Number of the round's group in the program.
+        request: Ciphertexts that come, masked, named after the refreshed values.
+        response: Ciphertexts that go back, in the same order, named after the results.
+    """
+
+    group: int
+    request: tuple[CipherSpec, ...]
+    response: tuple[CipherSpec, ...]
+
+
+@dataclass(frozen=True)
+class ClientSpec:
+    """All that encrypting, refreshing and decrypting need besides keys.
+
+    Attributes:
+        program: Identity of the program, from `program_id`.
+        parameters: Encryption parameters.
+        batch: Samples packed into one evaluation.
+        inputs: The model's inputs.
+        outputs: The model's outputs.
+        refreshes: Round trips in order of execution.
+    """
+
+    program: str
+    parameters: Parameters
+    batch: int
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    refreshes: tuple[RefreshSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse ciphertexts that these parameters cannot hold.
+
+        Raises:
+            ProgramError: A level, period or layout does not exist.
+        """
+        if self.batch < 1:
+            raise ProgramError(f"the batch is 1 or more, not {self.batch}.")
+        rounds = tuple(c for r in self.refreshes for c in (*r.request, *r.response))
+        for cipher in (*self.input_ciphertexts, *self.output_ciphertexts, *rounds):
+            if cipher.level > self.parameters.levels:
+                raise ProgramError(
+                    f"%{cipher.name} is at level {cipher.level}, above {self.parameters.levels}."
+                )
+            if cipher.period & (cipher.period - 1) or cipher.period > self.parameters.slots:
+                raise ProgramError(
+                    f"%{cipher.name} has a period of {cipher.period} in {self.parameters.slots}"
+                    " slots."
+                )
+            if cipher.layout is not None and cipher.layout.end > cipher.period:
+                raise ProgramError(f"%{cipher.name}: layout {cipher.layout} exceeds its period.")
+
+    @property
+    def input_ciphertexts(self) -> tuple[CipherSpec, ...]:
+        """Every input ciphertext, in the order in which they travel."""
+        return tuple(c for entry in self.inputs for c in entry.ciphertexts)
+
+    @property
+    def output_ciphertexts(self) -> tuple[CipherSpec, ...]:
+        """Every output ciphertext, in the order in which they travel."""
+        return tuple(c for entry in self.outputs for c in entry.ciphertexts)
+
+    def refresh(self, group: int) -> RefreshSpec:
+        """The round of a group.
+
+        Raises:
+            IntegrityError: The program has no such round.
+        """
+        for entry in self.refreshes:
+            if entry.group == group:
+                return entry
+        raise IntegrityError(f"the program has no refresh round {group}; nothing was decrypted.")
+
+
+def spec_from_program(
+    program: Program,
+    preprocessing: Mapping[str, Sequence[Step]] | None = None,
+    ranges: Mapping[str, Interval] | None = None,
+) -> ClientSpec:
+    """Take from a finished program what client and key holder need.
+
+    Args:
+        program: With levels and scales assigned.
+        preprocessing: Steps by input label.
+        ranges: Calibration range by input label, after preprocessing.
+
+    Raises:
+        ProgramError: Parameters, a layout, a level or a scale is missing.
+        InputError: `preprocessing` or `ranges` names no input.
+    """
+    if program.parameters is None:
+        raise ProgramError(f"program '{program.name}' has no encryption parameters yet.")
+    found: dict[str, list[he_ops.Input]] = {}
+    for op in program.select(he_ops.Input):
+        found.setdefault(op.label, []).append(op)
+    for label in (*(preprocessing or ()), *(ranges or ())):
+        if label not in found:
+            raise InputError(f"the program has no input '{label}'; it has {', '.join(found)}.")
+    inputs = tuple(
+        InputSpec(
+            label,
+            ops[0].dims,
+            tuple(_input_cipher(op) for op in ops),
+            (ranges or {}).get(label),
+            tuple((preprocessing or {}).get(label, ())),
+        )
+        for label, ops in found.items()
+    )
+    outputs = tuple(
+        OutputSpec(op.label, op.dims, tuple(_cipher(x, need_layout=True) for x in op.xs), op.post)
+        for op in program.select(he_ops.Output)
+    )
+    return ClientSpec(
+        program_id(program),
+        program.parameters,
+        program.batch,
+        inputs,
+        outputs,
+        refresh_specs(program),
+    )
+
+
+def refresh_specs(program: Program) -> tuple[RefreshSpec, ...]:
+    """Collect the refresh rounds of a program in order.
+
+    Raises:
+        ProgramError: The refreshes of one group do not follow one another.
+    """
+    groups: dict[int, list[he_ops.Refresh]] = {}
+    previous: int | None = None
+    for op in program:
+        if not isinstance(op, he_ops.Refresh):
+            previous = None
+            continue
+        if op.group != previous and op.group in groups:
+            raise ProgramError(
+                f"program '{program.name}': the refreshes of group {op.group} are not contiguous."
+            )
+        groups.setdefault(op.group, []).append(op)
+        previous = op.group
+    return tuple(
+        RefreshSpec(
+            group,
+            tuple(_cipher(op.x) for op in ops),
+            tuple(_cipher(op.defined) for op in ops),
+        )
+        for group, ops in groups.items()
+    )
+
+
+def _input_cipher(op: he_ops.Input) -> CipherSpec:
+    return replace(_cipher(op.defined), layout=Layout(op.first, op.count, op.stride))
+
+
+def _cipher(value: Value, need_layout: bool = False) -> CipherSpec:
+    type_ = value.type
+    if not isinstance(type_, CipherType) or type_.level is None or type_.scale is None:
+        raise ProgramError(f"{value} : {type_} has no level and scale yet; run all passes first.")
+    if need_layout and type_.layout is None:
+        raise ProgramError(f"{value} is an input or output, but its layout is not known.")
+    return CipherSpec(value.name, type_.period, type_.level, type_.scale, type_.layout)

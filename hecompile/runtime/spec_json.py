@@ -1,0 +1,173 @@
+"""The client specification as JSON: strict, so that one specification has one text."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final
+
+from hecompile.access.records import Place, Record, parse_json
+from hecompile.errors import CompileError, InputError, IntegrityError, ProgramError
+from hecompile.ir.types import Interval, Layout
+from hecompile.numeric.parameters import Parameters
+from hecompile.preprocess import steps_from_list, steps_to_list
+from hecompile.runtime.spec import CipherSpec, ClientSpec, InputSpec, OutputSpec, RefreshSpec
+
+FORMAT: Final = "hecompile-client"
+VERSION: Final = 1
+MAX_SPEC_BYTES: Final = 32 << 20
+_FIELDS: Final = (
+    "format",
+    "version",
+    "program",
+    "parameters",
+    "batch",
+    "inputs",
+    "outputs",
+    "refreshes",
+)
+_CIPHER_FIELDS: Final = ("name", "period", "level", "scale", "layout")
+_LAYOUT_FIELDS: Final = ("first", "count", "stride", "offset", "rest")
+_INPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "range", "preprocessing")
+_OUTPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "post")
+_REFRESH_FIELDS: Final = ("group", "request", "response")
+
+
+def spec_to_json(spec: ClientSpec) -> bytes:
+    """Write a specification; `spec_from_json` gives an equal one back."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "program": spec.program,
+        "parameters": spec.parameters.to_json(),
+        "batch": spec.batch,
+        "inputs": [_input_json(entry) for entry in spec.inputs],
+        "outputs": [_output_json(entry) for entry in spec.outputs],
+        "refreshes": [_refresh_json(entry) for entry in spec.refreshes],
+    }
+    return json.dumps(document, indent=1, allow_nan=False).encode("utf-8") + b"\n"
+
+
+def spec_from_json(data: bytes) -> ClientSpec:
+    """Read a specification strictly.
+
+    Raises:
+        IntegrityError: Not such JSON, another format or version, or a field at fault (named).
+    """
+    content = parse_json(data, "the client specification", MAX_SPEC_BYTES)
+    if isinstance(content, dict) and (content.get("format"), content.get("version")) != (
+        FORMAT,
+        VERSION,
+    ):
+        raise IntegrityError(
+            f"the client specification is not of format {FORMAT} version {VERSION}; update"
+            " hecompile or compile again."
+        )
+    document = Record.of(content, (), _complain, _FIELDS)
+    try:
+        return ClientSpec(
+            document.text("program"),
+            Parameters.from_json(document.fields["parameters"]),
+            document.integer("batch", 1),
+            tuple(_read_input(r) for r in document.records("inputs", _INPUT_FIELDS)),
+            tuple(_read_output(r) for r in document.records("outputs", _OUTPUT_FIELDS)),
+            tuple(_read_refresh(r) for r in document.records("refreshes", _REFRESH_FIELDS)),
+        )
+    except (CompileError, InputError, ProgramError) as error:
+        raise IntegrityError(f"the client specification: {error}") from error
+
+
+def _complain(place: Place, message: str) -> IntegrityError:
+    return IntegrityError(f"the client specification: {message}; get a fresh copy.")
+
+
+def _cipher_json(spec: CipherSpec) -> dict[str, Any]:
+    layout = spec.layout and {name: getattr(spec.layout, name) for name in _LAYOUT_FIELDS}
+    return {name: getattr(spec, name) for name in _CIPHER_FIELDS} | {"layout": layout}
+
+
+def _input_json(spec: InputSpec) -> dict[str, Any]:
+    return {
+        "label": spec.label,
+        "dims": list(spec.dims),
+        "ciphertexts": [_cipher_json(c) for c in spec.ciphertexts],
+        "range": [spec.interval.lower, spec.interval.upper] if spec.interval else None,
+        "preprocessing": steps_to_list(spec.preprocessing),
+    }
+
+
+def _output_json(spec: OutputSpec) -> dict[str, Any]:
+    return {
+        "label": spec.label,
+        "dims": list(spec.dims),
+        "ciphertexts": [_cipher_json(c) for c in spec.ciphertexts],
+        "post": list(spec.post),
+    }
+
+
+def _refresh_json(spec: RefreshSpec) -> dict[str, Any]:
+    return {
+        "group": spec.group,
+        "request": [_cipher_json(c) for c in spec.request],
+        "response": [_cipher_json(c) for c in spec.response],
+    }
+
+
+def _read_ciphers(record: Record, field: str) -> tuple[CipherSpec, ...]:
+    return tuple(_read_cipher(r) for r in record.records(field, _CIPHER_FIELDS))
+
+
+def _read_cipher(record: Record) -> CipherSpec:
+    scale = record.number("scale")
+    if scale <= 0:
+        raise record.wrong("scale", "must be above 0")
+    layout = None
+    if record.fields["layout"] is not None:
+        entry = record.record("layout", _LAYOUT_FIELDS)
+        numbers = {name: entry.integer(name) for name in _LAYOUT_FIELDS[:-1]}
+        try:
+            layout = Layout(**numbers, rest=entry.text("rest"))
+        except ProgramError as error:
+            raise record.wrong("layout", str(error)) from error
+    period = record.integer("period", 1)
+    return CipherSpec(record.text("name"), period, record.integer("level"), scale, layout)
+
+
+def _read_input(record: Record) -> InputSpec:
+    try:
+        steps = steps_from_list(record.fields["preprocessing"])
+    except InputError as error:
+        raise record.wrong("preprocessing", str(error)) from error
+    return InputSpec(
+        record.text("label"),
+        record.integers("dims", 1),
+        _read_ciphers(record, "ciphertexts"),
+        _read_range(record),
+        steps,
+    )
+
+
+def _read_range(record: Record) -> Interval | None:
+    match record.fields["range"]:
+        case None:
+            return None
+        case [float() | int() as lower, float() | int() as upper] if lower <= upper:
+            if math.isfinite(lower) and math.isfinite(upper):
+                return Interval(float(lower), float(upper))
+    raise record.wrong("range", "must be null or two numbers, the lower first")
+
+
+def _read_output(record: Record) -> OutputSpec:
+    return OutputSpec(
+        record.text("label"),
+        record.integers("dims", 1),
+        _read_ciphers(record, "ciphertexts"),
+        record.texts("post"),
+    )
+
+
+def _read_refresh(record: Record) -> RefreshSpec:
+    request, response = _read_ciphers(record, "request"), _read_ciphers(record, "response")
+    if [c.period for c in request] != [c.period for c in response]:
+        raise record.wrong("response", "does not match the request")
+    return RefreshSpec(record.integer("group"), request, response)

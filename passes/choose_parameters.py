@@ -1,0 +1,149 @@
+"""The smallest primes on a given ring that meet the precision."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from hecompile.errors import CompileError, PassError
+from hecompile.ir import he_ops as he
+from hecompile.ir.program import Program
+from hecompile.numeric.parameters import Parameters
+from hecompile.numeric.security import max_modulus_bits
+from hecompile.passbase import Context, Pass, register_pass
+from hecompile.passes.assign_scales import assign
+from hecompile.passes.insert_management import InsertManagement
+from hecompile.passes.insert_refresh import InsertRefresh, program_depth
+from hecompile.precision import missing_headroom, predict_noise
+
+DEFAULT_NOISE = 5e-4
+"""Largest ciphertext noise on an output where the user asks for no precision."""
+
+SMALLEST_SCALE_BITS = 24
+LARGEST_PRIME_BITS = 60
+SPECIAL_MARGIN_BITS = 10
+"""Bits by which the special prime exceeds the others, so that key-switch noise vanishes."""
+_PROVISIONAL_HEADROOM_BITS = 8
+
+
+@register_pass
+@dataclass(frozen=True)
+class ChooseParameters(Pass):
+    """Attach the encryption parameters of least modulus on the ring that meet the precision.
+
+    For growing scales, the chain is laid out inside the 128-bit table (all primes counted): q_0
+    with room above the scale for the largest value, one prime of the scale's size a level, and a
+    special prime larger than these. The program is planned on it to the end (refreshes, management,
+    scales) and the noise predicted; the first scale that meets the target is taken.
+
+    Options: `ring`, polynomial modulus degree; `refresh`, whether refreshes may be inserted;
+    `mask_bits`, see `he.refresh`; `noise`, largest noise on an output (half the precision asked
+    for, or 5e-4, if not given).
+
+    Requires: `calibrate-slots`; a program that fits the ring's slots.
+    Ensures: planned again with these parameters, the program passes every check.
+    """
+
+    name: ClassVar[str] = "choose-parameters"
+    after: ClassVar[tuple[str, ...]] = ("calibrate-slots", "plan-rotations")
+    ring: int = 8192
+    refresh: bool = True
+    mask_bits: int = 30
+    noise: float | None = None
+
+    def run(self, program: Program, context: Context) -> Program:
+        """Search scales upwards.
+
+        Raises:
+            CompileError: no parameters on this ring are deep and precise enough.
+        """
+        if program.dialect != "he":
+            raise PassError(f"{self.name}: run lower-to-slots first")
+        needed = max((op.period for op in program.select(he.Input)), default=1)
+        if needed > self.ring // 2:
+            raise CompileError(f"a period of {needed} slots does not fit a ring of {self.ring}")
+        target = self.target(context)
+        scale_bits, reasons = SMALLEST_SCALE_BITS, [f"no scale fits a ring of {self.ring}"]
+        while scale_bits <= LARGEST_PRIME_BITS:
+            try:
+                parameters, error = self._try(program, scale_bits, context)
+            except (CompileError, PassError) as failure:
+                reasons.append(str(failure))
+                if scale_bits + _PROVISIONAL_HEADROOM_BITS > LARGEST_PRIME_BITS:
+                    break
+                # A larger scale leaves fewer levels: if this one does not fit, none will.
+                break
+            if error <= target:
+                return program.replace(parameters=parameters)
+            reasons.append(f"a scale of {scale_bits} bits leaves a noise of {error:.2g}")
+            scale_bits += max(1, math.floor(math.log2(error / target)))
+        raise CompileError(
+            f"a ring of {self.ring} meets no noise of {target:.2g} on program '{program.name}' "
+            f"({program_depth(program)} levels deep): {reasons[-1]}"
+        )
+
+    def target(self, context: Context) -> float:
+        """Largest noise allowed on an output."""
+        if self.noise is not None:
+            return self.noise
+        return DEFAULT_NOISE if context.precision is None else context.precision / 2
+
+    def _try(self, program: Program, scale_bits: int, context: Context) -> tuple[Parameters, float]:
+        """The tightest chain for one scale, and the noise predicted on it."""
+        headroom = _PROVISIONAL_HEADROOM_BITS
+        for _ in range(3):
+            chain = self._longest(program, scale_bits, headroom)
+            planned = self._plan(program, chain, context)
+            missing = max(missing_headroom(planned).values())
+            if missing <= 0 or headroom + scale_bits >= LARGEST_PRIME_BITS:
+                break
+            headroom += math.ceil(missing)
+        if missing > 0:
+            raise CompileError(
+                f"values need {math.ceil(missing)} bits more than a prime of 60 bits has at a "
+                f"scale of {scale_bits} bits"
+            )
+        spare = max(0, math.floor(-missing))
+        chain = self._tighten(planned, scale_bits, max(headroom - spare, 1))
+        planned = self._plan(program, chain, context)
+        if max(missing_headroom(planned).values()) > 0:
+            raise CompileError(f"a scale of {scale_bits} bits leaves no room for the values")
+        return chain, max(n.bound for n in predict_noise(planned))
+
+    def _longest(self, program: Program, scale_bits: int, headroom: int) -> Parameters:
+        """The chain with as many levels as the table allows, up to the program's depth."""
+        first = min(scale_bits + headroom, LARGEST_PRIME_BITS)
+        room = max_modulus_bits(self.ring) - first
+        depth = program_depth(program)
+        for margin in (SPECIAL_MARGIN_BITS, 0):
+            special = min(first + margin, LARGEST_PRIME_BITS)
+            levels = min((room - special) // scale_bits, depth)
+            if levels == depth:
+                return _chain(self.ring, first, scale_bits, levels, special)
+        special = min(first + SPECIAL_MARGIN_BITS, LARGEST_PRIME_BITS)
+        levels = (room - special) // scale_bits
+        if not self.refresh or levels < 1:
+            raise CompileError(
+                f"{depth} levels of {scale_bits} bits do not fit the {max_modulus_bits(self.ring)} "
+                f"bits of a ring of {self.ring}"
+            )
+        return _chain(self.ring, first, scale_bits, levels, special)
+
+    def _tighten(self, planned: Program, scale_bits: int, headroom: int) -> Parameters:
+        """The same plan without unused levels; spare bits go to the special prime."""
+        types = [v.type for v in (op.result for op in planned) if v is not None]
+        levels = max(getattr(t, "level", None) or 0 for t in types)
+        first = min(scale_bits + headroom, LARGEST_PRIME_BITS)
+        spare = max_modulus_bits(self.ring) - first - levels * scale_bits
+        special = min(spare, first + SPECIAL_MARGIN_BITS, LARGEST_PRIME_BITS)
+        return _chain(self.ring, first, scale_bits, levels, max(special, first))
+
+    def _plan(self, program: Program, parameters: Parameters, context: Context) -> Program:
+        chosen = replace(program, parameters=parameters)
+        refreshed = InsertRefresh(mask_bits=self.mask_bits).run(chosen, context)
+        return assign(InsertManagement().run(refreshed, context), parameters)
+
+
+def _chain(ring: int, first: int, scale_bits: int, levels: int, special: int) -> Parameters:
+    return Parameters(ring, (first, *([scale_bits] * levels), special), scale_bits)

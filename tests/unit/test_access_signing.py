@@ -1,0 +1,242 @@
+"""Keys, trust and envelopes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hecompile.access.records import canonical_json
+from hecompile.access.signing import (
+    PAYLOAD_TYPE,
+    PublicKey,
+    SigningKey,
+    TrustStore,
+    default_key_path,
+    sign,
+    verify,
+)
+from hecompile.errors import InputError, IntegrityError
+
+STATEMENT = b'{"a":1}'
+KEY = SigningKey.generate()
+OTHER = SigningKey.generate()
+ENVELOPE = sign(STATEMENT, KEY)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HECOMPILE_HOME", str(home))
+    return home
+
+
+def test_key_is_made_once_private_and_trusted(home: Path) -> None:
+    key = SigningKey.load_or_create()
+    assert default_key_path() == home / "signing.pem"
+    assert default_key_path().stat().st_mode & 0o777 == 0o600
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert SigningKey.load_or_create().keyid == key.keyid
+    assert [trusted.keyid for trusted in TrustStore().load()] == [key.keyid]
+    assert verify(sign(STATEMENT, key), TrustStore().load()) == STATEMENT
+
+
+def test_withdrawn_trust_stays_withdrawn(home: Path) -> None:
+    key = SigningKey.load_or_create()
+    (home / "trusted" / f"{key.keyid[:16]}.pub").unlink()
+    SigningKey.load_or_create()
+    assert TrustStore().load() == ()
+
+
+def test_two_makers_at_once_agree_on_one_key(tmp_path: Path) -> None:
+    found: list[str] = []
+    start = threading.Barrier(4)
+
+    def make() -> None:
+        start.wait()
+        found.append(SigningKey.load_or_create(tmp_path / "k.pem").keyid)
+
+    makers = [threading.Thread(target=make) for _ in range(4)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    assert len(found) == 4
+    assert [key.keyid for key in TrustStore().load()] == [found[0]]
+    assert set(found) == {found[0]}
+
+
+def test_secret_is_never_shown(tmp_path: Path) -> None:
+    assert repr(KEY) == f"SigningKey(keyid='{KEY.keyid}')"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601])
+def test_key_open_to_others_is_refused(mode: int) -> None:
+    SigningKey.load_or_create()
+    default_key_path().chmod(mode)
+    with pytest.raises(IntegrityError, match="chmod 600"):
+        SigningKey.load_or_create()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_key_of_another_user_is_refused() -> None:
+    SigningKey.load_or_create()
+    os.chown(default_key_path(), 12345, 12345)
+    with pytest.raises(IntegrityError, match="belongs to another user"):
+        SigningKey.load_or_create()
+
+
+def private_pem(key: Ed25519PrivateKey | X25519PrivateKey, password: bytes | None) -> bytes:
+    encryption = BestAvailableEncryption(password) if password else NoEncryption()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+@pytest.mark.parametrize(
+    ("pem", "words"),
+    [
+        (b"", "not an unencrypted private key"),
+        (b"\xff" * 99, "not an unencrypted private key"),
+        (private_pem(Ed25519PrivateKey.generate(), b"pw"), "not an unencrypted private key"),
+        (private_pem(X25519PrivateKey.generate(), None), "not an Ed25519 key"),
+    ],
+)
+def test_other_key_files_are_refused_and_kept(tmp_path: Path, pem: bytes, words: str) -> None:
+    path = tmp_path / "k.pem"
+    path.write_bytes(pem)
+    path.chmod(0o600)
+    with pytest.raises(InputError, match=words):
+        SigningKey.load_or_create(path)
+    assert path.read_bytes() == pem
+
+
+def test_trust_for_one_command(tmp_path: Path) -> None:
+    path = tmp_path / "signer.pub"
+    path.write_bytes(KEY.public_key.pem)
+    assert TrustStore().load() == ()
+    assert verify(ENVELOPE, TrustStore().load([path])) == STATEMENT
+    assert TrustStore().load() == ()
+    assert PublicKey.load(path) == KEY.public_key
+
+
+@pytest.mark.parametrize("place", ["folder", "file"])
+def test_trust_that_others_can_change_is_refused(home: Path, place: str) -> None:
+    path = TrustStore().add(KEY.public_key)
+    (path if place == "file" else path.parent).chmod(0o777)
+    with pytest.raises(IntegrityError, match="chmod go-w"):
+        TrustStore().load()
+
+
+@pytest.mark.parametrize("kind", ["text", "x25519", "private"])
+def test_other_public_keys_are_refused(tmp_path: Path, kind: str) -> None:
+    x25519 = X25519PrivateKey.generate().public_key()
+    pem = {
+        "text": b"hello",
+        "x25519": x25519.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        "private": private_pem(KEY.private, None),
+    }[kind]
+    (tmp_path / "k.pub").write_bytes(pem)
+    with pytest.raises(InputError, match=r"k\.pub is not"):
+        TrustStore().load([tmp_path / "k.pub"])
+    with pytest.raises(InputError, match="cannot read"):
+        TrustStore().load([tmp_path / "none.pub"])
+
+
+def test_unknown_signer_is_named_with_the_remedy() -> None:
+    with pytest.raises(IntegrityError, match=r"not trusted here.*--trust") as caught:
+        verify(ENVELOPE, [OTHER.public_key])
+    assert KEY.keyid in str(caught.value)
+    assert caught.value.exit_code == 4
+    with pytest.raises(IntegrityError):
+        verify(ENVELOPE, [])
+
+
+def forged(**changes: object) -> bytes:
+    return canonical_json({**json.loads(ENVELOPE), **changes}) + b"\n"
+
+
+def signature(keyid: str, of: bytes = ENVELOPE) -> dict[str, str]:
+    return {"keyid": keyid, "sig": json.loads(of)["signatures"][0]["sig"]}
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        forged(payload=base64.b64encode(b'{"a":2}').decode()),
+        forged(payload="%%%"),
+        forged(payload=7),
+        forged(payloadType="text/plain"),
+        forged(signatures=[]),
+        forged(signatures={}),
+        forged(signatures=[signature(KEY.keyid), signature(KEY.keyid)]),
+        forged(signatures=[signature(KEY.keyid), signature(OTHER.keyid)]),
+        forged(signatures=[signature(KEY.keyid, sign(STATEMENT, OTHER))]),
+        forged(signatures=[{**signature(KEY.keyid), "cert": "x"}]),
+        forged(signatures=[{"keyid": KEY.keyid, "sig": ""}]),
+        forged(signatures=[{"keyid": KEY.keyid}]),
+        forged(signatures=[3]),
+        forged(extra=1),
+        ENVELOPE[:-1],
+        ENVELOPE + b"\n",
+        b" " + ENVELOPE,
+        ENVELOPE.replace(b'{"payload"', b'{"payload":"","payload"', 1),
+        ENVELOPE.replace(KEY.keyid.encode(), KEY.keyid.upper().encode()),
+        b"",
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"payload":NaN}',
+    ],
+)
+def test_forged_envelopes_are_refused(envelope: bytes) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        verify(envelope, [KEY.public_key, OTHER.public_key])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_signature_by_another_key_under_the_trusted_ones_name_is_refused() -> None:
+    stolen = forged(signatures=[signature(KEY.keyid, sign(STATEMENT, OTHER))])
+    with pytest.raises(IntegrityError, match="changed after signing"):
+        verify(stolen, [KEY.public_key])
+
+
+def test_every_changed_byte_is_refused() -> None:
+    for position in range(len(ENVELOPE)):
+        for bit in (1, 0x20, 0x80):
+            changed = bytearray(ENVELOPE)
+            changed[position] ^= bit
+            with pytest.raises(IntegrityError):
+                verify(bytes(changed), [KEY.public_key])
+
+
+@given(st.binary(max_size=200) | st.integers(0, len(ENVELOPE)).map(lambda n: ENVELOPE[:n]))
+def test_garbage_is_refused_without_a_crash(data: bytes) -> None:
+    if data == ENVELOPE:
+        return
+    with pytest.raises(IntegrityError):
+        verify(data, [KEY.public_key])
+
+
+def test_envelope_is_dsse_with_an_in_toto_payload() -> None:
+    envelope = json.loads(ENVELOPE)
+    assert set(envelope) == {"payload", "payloadType", "signatures"}
+    assert envelope["payloadType"] == PAYLOAD_TYPE
+    # Verified here by the DSSE specification itself, without the library that signed.
+    pae = b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), 7, STATEMENT)
+    sig = base64.b64decode(envelope["signatures"][0]["sig"])
+    KEY.private.public_key().verify(sig, pae)

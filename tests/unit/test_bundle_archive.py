@@ -1,0 +1,177 @@
+"""The zip form of a bundle: nothing in it leads out, hides bytes or unpacks without bound."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from hecompile.access.manifest import IoContract, Manifest, Port, RefreshInfo, Versions
+from hecompile.access.policy import single_owner_policy
+from hecompile.access.signing import SigningKey
+from hecompile.bundle import sources
+from hecompile.bundle.store import NotABundleError, open_bundle_files, write_bundle
+from hecompile.errors import HecompileError, IntegrityError
+
+KEY = SigningKey.generate()
+TRUSTED = (KEY.public_key,)
+FILES = {
+    "client/spec.json": b'{"shape":[1,96]}',
+    "server/program.hir": b"program @ecg {}\n" * 40,
+    "server/constants.npz": bytes(range(256)) * 8,
+    "report.json": b"",
+}
+MANIFEST = Manifest(
+    created="2025-01-31T12:00:00Z",
+    program="ecg",
+    parameters={"poly_modulus_degree": 8192},
+    io=IoContract((Port("x", (1, 96), 1, 1_000_000, 2),), (Port("y", (2,), 1, 500_000, 0),)),
+    galois_steps=(1, 8),
+    policy=single_owner_policy(["x"], ["y"]),
+    refresh=RefreshInfo(0, 0),
+    predicted_error=1e-5,
+    versions=Versions("0.1.0", "0.3.18", "2.2.0"),
+)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "demo.hec"
+    write_bundle(path, FILES, MANIFEST, KEY)
+    return path
+
+
+def refuse(path: Path, *words: str) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        open_bundle_files(path, TRUSTED)
+    message = str(caught.value).replace(str(path), "BUNDLE")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def plain_entry(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    info.create_system = 3
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    return info
+
+
+def rezip(
+    path: Path, more: list[tuple[zipfile.ZipInfo, bytes]], method: int = zipfile.ZIP_STORED
+) -> None:
+    with zipfile.ZipFile(path) as old:
+        entries = [(plain_entry(name), old.read(name)) for name in old.namelist()]
+    with zipfile.ZipFile(path, "w") as new:
+        for info, data in [*entries, *more]:
+            new.writestr(info, data, method)
+
+
+def test_the_same_entries_in_another_zip_are_accepted(archive: Path) -> None:
+    rezip(archive, [], zipfile.ZIP_DEFLATED)
+    open_bundle_files(archive, TRUSTED)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "/etc/cron.d/evil", "a/../../evil", "..\\evil", "C:/evil", "a\x00b", "a/"]
+)
+def test_names_that_lead_out_of_the_zip(archive: Path, tmp_path: Path, name: str) -> None:
+    info = plain_entry("placeholder")
+    info.filename = info.orig_filename = name
+    rezip(archive, [(info, b"" if name.endswith("/") else b"x")])
+    refuse(archive, "holds a file named")
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.hec"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["report.json", "manifest.json", "REPORT.json"])
+def test_a_name_twice_in_the_zip(archive: Path, name: str) -> None:
+    rezip(archive, [(plain_entry(name), b"evil")])
+    refuse(archive, f"holds file {name} twice")
+
+
+def test_an_extra_entry(archive: Path) -> None:
+    rezip(archive, [(plain_entry("server/evil.py"), b"x")])
+    refuse(archive, "server/evil.py", "does not list")
+
+
+@pytest.mark.parametrize("kind", ["link", "comment", "extra", "date", "bzip2"])
+def test_entries_that_are_no_plain_files(archive: Path, kind: str) -> None:
+    info = plain_entry("server/evil")
+    method = zipfile.ZIP_STORED
+    if kind == "link":
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    elif kind == "comment":
+        info.comment = b"hidden"
+    elif kind == "extra":
+        info.extra = b"\x99\x99\x01\x00x"
+    elif kind == "date":
+        info.date_time = (2024, 1, 1, 0, 0, 0)
+    else:
+        method = zipfile.ZIP_BZIP2
+    rezip(archive, [(info, b"/etc/passwd")], method)
+    refuse(archive, "not stored as a plain file")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rezip(archive, [(plain_entry("server/bomb"), bytes(8 << 20))], zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *args: pytest.fail("unpacked"))
+    refuse(archive, "server/bomb", "would unpack to 8388608 bytes")
+
+
+def test_total_size_and_number_of_files_are_capped(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MAX_TOTAL_BYTES", 1000)
+    refuse(archive, "more than 1000 bytes")
+    monkeypatch.setattr(sources, "MAX_FILES", 4)
+    refuse(archive, "more than 4 files")
+
+
+def test_an_entry_that_lies_about_its_size(archive: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    place = data.rindex(b"server/constants.npz") - 46 + 24
+    data[place : place + 4] = (5).to_bytes(4, "little")
+    archive.write_bytes(data)
+    refuse(archive, "server/constants.npz")
+
+
+def test_every_cut_of_the_zip_is_refused(archive: Path) -> None:
+    whole = archive.read_bytes()
+    for length in range(0, len(whole), 11):
+        archive.write_bytes(whole[:length])
+        with pytest.raises((IntegrityError, NotABundleError)):
+            open_bundle_files(archive, TRUSTED)
+
+
+def test_bytes_around_the_zip_are_refused(archive: Path) -> None:
+    whole = archive.read_bytes()
+    for changed in (whole + b"x", b"PK" + whole, whole + whole):
+        archive.write_bytes(changed)
+        refuse(archive)
+
+
+def test_no_changed_byte_of_the_zip_changes_what_is_read(archive: Path) -> None:
+    whole = archive.read_bytes()
+    for position in range(0, len(whole), 5):
+        changed = bytearray(whole)
+        changed[position] ^= 0x11
+        archive.write_bytes(changed)
+        try:
+            opened = open_bundle_files(archive, TRUSTED)
+        except HecompileError:
+            continue
+        assert {name: opened.read(name) for name in FILES} == FILES
+
+
+def test_content_that_packs_too_well_still_opens(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.hec"
+    zeros = bytes(3 << 20)
+    assert len(zlib.compress(zeros)) * sources.MAX_RATIO < len(zeros)
+    write_bundle(path, {"server/zeros": zeros}, MANIFEST, KEY)
+    assert open_bundle_files(path, TRUSTED).read("server/zeros") == zeros
