@@ -61,6 +61,6 @@ $(STAMP): pyproject.toml constraints.txt
 		"'$(PYTHON)' is not; run make PYTHON=/path/to/python3.11." >&2; exit 1; }
 	@echo "Installing into $(VENV) with $$($(PYTHON) --version); the first time takes some minutes ..." >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt \
 		--editable '.[dev]'
 	@touch $@

@@ -1,4 +1,13 @@
-"""Prediction of a program's ciphertext noise and of the room its values need in the modulus."""
+"""Prediction of a program's ciphertext noise and of the room its values need in the modulus.
+
+A slot vector that repeats with period p holds each value slots / p times, and the key holder
+averages the copies. Noise from keys and rescaling differs from copy to copy and averages out; the
+rounding of encoded plaintexts repeats with the plaintext and does not. The two are kept apart.
+
+A product multiplies noise by values, which differ from slot to slot. Both the mean over the slots
+and the worst slot are followed; a sum of products over many slots comes close to the mean, the
+closer the more evenly its weights are spread.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hecompile.errors import ProgramError
 from hecompile.ir import he_ops as he
@@ -15,6 +25,16 @@ from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.numeric import noise
 from hecompile.numeric.parameters import Parameters
+
+Variance = NDArray[np.float64]
+"""Variances [[own, shared] of the mean slot, [own, shared] of the worst slot].
+
+Own is the noise that each copy has for itself, shared what repeats in all of them.
+"""
+
+_TINY = 1e-300
+_OWN = np.array([[1.0, 0.0], [1.0, 0.0]])
+_SHARED = np.array([[0.0, 1.0], [0.0, 1.0]])
 
 
 @dataclass(frozen=True)
@@ -45,9 +65,9 @@ class _Propagation:
             raise ProgramError(f"program '{program.name}' has no parameters; run choose-parameters")
         self._program = program
         self._parameters: Parameters = program.parameters
-        self._variance: dict[str, float] = {}
+        self._variance: dict[str, Variance] = {}
         self._switching: dict[tuple[int, float], float] = {}
-        self._rules: Mapping[type[Operation], Callable[..., float]] = {
+        self._rules: Mapping[type[Operation], Callable[..., Variance]] = {
             he.Input: self._input,
             he.Add: self._add,
             he.Sub: self._add,
@@ -64,6 +84,11 @@ class _Propagation:
         }
 
     def run(self) -> tuple[OutputNoise, ...]:
+        # Where noise feeds on itself it may grow past all numbers; the bound then is infinite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._run()
+
+    def _run(self) -> tuple[OutputNoise, ...]:
         outputs = []
         for op in self._program:
             if isinstance(op, he.Output):
@@ -74,33 +99,45 @@ class _Propagation:
 
     def _output(self, op: he.Output) -> OutputNoise:
         elements = math.prod(op.dims) * self._program.batch
-        variance = max(self._of(v) + self._decoding(v) for v in op.xs)
+        worst = [float(self._averaged(v)[1]) for v in op.xs]
+        variance = max(w + self._decoding(_bound(v)) for w, v in zip(worst, op.xs, strict=True))
+        if not math.isfinite(variance):
+            return OutputNoise(op.label, math.inf, math.inf)
         return OutputNoise(op.label, math.sqrt(variance), noise.bound(variance, elements))
 
-    def _decoding(self, value: Value) -> float:
-        return noise.float_rounding(self._parameters, _bound(value))
+    def _averaged(self, value: Value) -> NDArray[np.float64]:
+        """Variance of the mean of a value's copies, in the mean slot and in the worst."""
+        own, shared = self._of(value).T
+        return np.asarray(own / (self._parameters.slots // he.cipher_type(value).period) + shared)
 
-    def _of(self, value: Value) -> float:
+    def _decoding(self, magnitude: float) -> float:
+        return noise.float_rounding(self._parameters, magnitude)
+
+    def _of(self, value: Value) -> Variance:
         return self._variance[value.name]
 
-    def _input(self, op: he.Input) -> float:
+    def _input(self, op: he.Input) -> Variance:
         return self._fresh(op.defined, op.period)
 
-    def _fresh(self, value: Value, period: int) -> float:
+    def _fresh(self, value: Value, period: int) -> Variance:
         level, scale = _level(value), _scale(value)
-        rounding = noise.encoding(self._parameters, scale, period)
-        return rounding + noise.encryption(self._parameters, scale, level)
+        own = noise.encryption(self._parameters, scale, level)
+        return own * _OWN + noise.encoding(self._parameters, scale, period) * _SHARED
 
-    def _same(self, op: he.Unary) -> float:
+    def _same(self, op: he.Unary) -> Variance:
         return self._of(op.x)
 
-    def _add(self, op: he.Binary) -> float:
+    def _add(self, op: he.Binary) -> Variance:
         if op.x.name == op.y.name:
             return 4 * self._of(op.x)
-        return self._of(op.x) + self._of(op.y)
+        x, y = self._of(op.x), self._of(op.y)
+        if he.cipher_type(op.defined).period < he.cipher_type(op.x).period:
+            # A fold adds two slots of one vector; only one of them is the worst.
+            return np.stack([x[0] + y[0], np.maximum(x[1] + y[0], x[0] + y[1])])
+        return x + y
 
-    def _add_plain(self, op: he.AddPlain) -> float:
-        return self._of(op.x) + self._encoded(op.p)
+    def _add_plain(self, op: he.AddPlain) -> Variance:
+        return self._of(op.x) + self._encoded(op.p) * _SHARED
 
     def _encoded(self, plain: Value) -> float:
         facts = he.plain_type(plain)
@@ -110,46 +147,54 @@ class _Propagation:
             return noise.encoding_scalar(self._parameters, facts.scale)
         return noise.encoding(self._parameters, facts.scale, facts.period)
 
-    def _mul(self, op: he.Mul) -> float:
+    def _mul(self, op: he.Mul) -> Variance:
         x, y = self._of(op.x), self._of(op.y)
         if op.x.name == op.y.name:
-            return 4 * _bound(op.x) ** 2 * x + 2 * x * x
-        return _bound(op.x) ** 2 * y + _bound(op.y) ** 2 * x + x * y
+            return 4 * _squares(op.x) * x + 2 * x * x.sum(axis=1, keepdims=True)
+        return _squares(op.x) * y + _squares(op.y) * x + x * y.sum(axis=1, keepdims=True)
 
-    def _mul_plain(self, op: he.MulPlain) -> float:
+    def _mul_plain(self, op: he.MulPlain) -> Variance:
         encode = self._program.definitions[op.p.name]
         if not isinstance(encode, he.Encode):
             raise ProgramError(f"{op.p} is not encoded from a constant")
         largest = float(np.abs(self._program.array(encode.value)).max())
-        return largest**2 * self._of(op.x) + _bound(op.x) ** 2 * self._encoded(op.p)
+        rounding = _squares(op.x) * self._encoded(op.p) * _SHARED
+        return largest**2 * self._of(op.x) + rounding
 
-    def _sum_mul_plain(self, op: he.SumMulPlain) -> float:
-        weights = self._program.array(op.weights)
+    def _sum_mul_plain(self, op: he.SumMulPlain) -> Variance:
+        squares = self._program.array(op.weights) ** 2
         variances = np.array([self._of(v) for v in op.xs])
-        bounds = np.array([_bound(v) for v in op.xs])
+        total = squares.sum(axis=0)
+        # Share of the heaviest weight: 1 where one slot decides, small where many are summed.
+        share = (squares.max(axis=0) / np.maximum(total, _TINY))[:, None]
+        mean = np.einsum("ij,ik->jk", squares, variances[:, 0])
+        worst = np.einsum("ij,ik->jk", squares, variances[:, 1])
+        carried = np.stack([mean.mean(axis=0), (mean + share * (worst - mean)).max(axis=0)])
         scale = _scale(op.defined) / _scale(op.xs[0])
-        rounding = noise.encoding(self._parameters, scale, op.period)
-        return float((weights**2 * variances[:, None]).sum(axis=0).max()) + rounding * float(
-            (bounds**2).sum()
-        )
+        values = sum(_squares(v)[0, 0] for v in op.xs)
+        rounding = noise.encoding(self._parameters, scale, op.period) * values * _SHARED
+        return np.asarray(carried + rounding)
 
-    def _key_switch(self, op: he.Unary) -> float:
+    def _key_switch(self, op: he.Unary) -> Variance:
         key = (_level(op.defined), _scale(op.defined))
         if key not in self._switching:
             slots = noise.key_switch_slots(self._parameters, *key)
             self._switching[key] = float(slots.max())
-        return self._of(op.x) + self._switching[key]
+        return self._of(op.x) + self._switching[key] * _OWN
 
-    def _rescale(self, op: he.Rescale) -> float:
+    def _rescale(self, op: he.Rescale) -> Variance:
         polynomials = he.cipher_type(op.x).polynomials
-        return self._of(op.x) + noise.rescale(self._parameters, _scale(op.defined), polynomials)
+        own = noise.rescale(self._parameters, _scale(op.defined), polynomials)
+        return self._of(op.x) + own * _OWN
 
-    def _refresh(self, op: he.Refresh) -> float:
+    def _refresh(self, op: he.Refresh) -> Variance:
         masked = _bound(op.x) * (1 + 2.0**op.mask_bits)
+        period = he.cipher_type(op.x).period
         # The mask is added, decoded, encoded again and subtracted, each in double precision.
-        rounding = 4 * noise.float_rounding(self._parameters, masked)
-        rounding += 2 * noise.encoding(self._parameters, _scale(op.x))
-        return self._of(op.x) + rounding + self._fresh(op.defined, self._parameters.slots)
+        rounding = 4 * self._decoding(masked)
+        rounding += 2 * noise.encoding(self._parameters, _scale(op.x), period)
+        fresh = self._fresh(op.defined, period)
+        return fresh + (rounding + self._averaged(op.x))[:, None] * _SHARED
 
 
 def missing_headroom(program: Program) -> dict[str, float]:
@@ -176,6 +221,12 @@ def missing_headroom(program: Program) -> dict[str, float]:
 def _lacking(parameters: Parameters, value: Value, mask_bits: int) -> float:
     needed = math.log2(_bound(value)) + mask_bits + math.log2(_scale(value)) + 2
     return needed - math.log2(parameters.modulus(_level(value)))
+
+
+def _squares(value: Value) -> Variance:
+    """Squares of the value in the mean slot and in the worst slot, as a column."""
+    bound, rms = _bound(value), he.cipher_type(value).rms
+    return np.array([[rms**2 if rms is not None else bound**2], [bound**2]])
 
 
 def _bound(value: Value) -> float:

@@ -1,7 +1,9 @@
 """The built-in passes, one a file; importing this package registers them."""
 
 from hecompile.passes import (
+    approximate,
     assign_scales,
+    calibrate,
     calibrate_slots,
     check_levels,
     check_parameters,
@@ -10,16 +12,22 @@ from hecompile.passes import (
     choose_parameters,
     cse,
     dce,
+    fold_batchnorm,
+    fold_constants,
     insert_management,
     insert_refresh,
     lower_to_slots,
+    merge_linear,
     normalise,
     plan_rotations,
     require_polynomial,
+    unroll_recurrent,
 )
 
 __all__ = [
+    "approximate",
     "assign_scales",
+    "calibrate",
     "calibrate_slots",
     "check_levels",
     "check_parameters",
@@ -28,10 +36,14 @@ __all__ = [
     "choose_parameters",
     "cse",
     "dce",
+    "fold_batchnorm",
+    "fold_constants",
     "insert_management",
     "insert_refresh",
     "lower_to_slots",
+    "merge_linear",
     "normalise",
     "plan_rotations",
     "require_polynomial",
+    "unroll_recurrent",
 ]

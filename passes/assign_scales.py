@@ -39,34 +39,36 @@ class AssignScales(Pass):
     after: ClassVar[tuple[str, ...]] = ("insert-management", "choose-parameters")
 
     def run(self, program: Program, context: Context) -> Program:
-        """Assign levels and scales by the program's parameters."""
+        """Assign levels and scales by the program's parameters; an assigned program stays."""
+        if program.dialect == "he" and all(_assigned(op) for op in program):
+            return program
         if program.parameters is None:
             raise PassError(f"{self.name}: run choose-parameters first")
         return assign(program, program.parameters)
 
 
-def required_levels(program: Program, floor: int) -> dict[str, int]:
+def required_levels(program: Program, parameters: Parameters) -> dict[str, int]:
     """The lowest level of each ciphertext that its users allow, walking backwards.
 
-    Outputs may be at level 0; what is handed over for a refresh is at `floor`; a rescale needs a
-    level more than its result; everything else needs its operands at its own level.
+    Outputs may be at level 0; what is handed over for a refresh keeps room for its mask; a rescale
+    needs a level more than its result; everything else needs its operands at its own level.
     """
     levels: dict[str, int] = {}
     for op in reversed(program.operations):
         own = levels.get(op.result.name, 0) if op.result is not None else 0
-        needed = operand_level(op, own, floor)
+        needed = operand_level(op, own, parameters)
         for value in op.operands:
             if isinstance(value.type, CipherType):
                 levels[value.name] = max(levels.get(value.name, 0), needed)
     return levels
 
 
-def operand_level(op: Operation, level: int, floor: int) -> int:
+def operand_level(op: Operation, level: int, parameters: Parameters) -> int:
     """The level at which an operation at `level` reads its operands."""
     if isinstance(op, he.Rescale):
         return level + 1
     if isinstance(op, he.Refresh):
-        return floor
+        return refresh_floor(op.x, parameters, op.mask_bits)
     return level
 
 
@@ -76,27 +78,23 @@ def assign(program: Program, parameters: Parameters) -> Program:
     Raises:
         CompileError: the program is deeper than the parameters' levels.
     """
-    refreshes = program.select(he.Refresh)
-    mask_bits = max((op.mask_bits for op in refreshes), default=0)
-    floor = refresh_floor(program, parameters, mask_bits) if refreshes else 0
-    levels = required_levels(program, floor)
+    levels = required_levels(program, parameters)
     deepest = max(levels.values(), default=0)
     if deepest > parameters.levels:
         raise CompileError(
             f"program '{program.name}' needs {deepest} levels, the parameters have "
             f"{parameters.levels}; insert refreshes or choose a larger ring"
         )
-    return _Assignment(program, parameters, levels, floor).run()
+    return _Assignment(program, parameters, levels).run()
 
 
 class _Assignment:
     def __init__(
-        self, program: Program, parameters: Parameters, levels: dict[str, int], floor: int
+        self, program: Program, parameters: Parameters, levels: dict[str, int]
     ) -> None:
         self._program = program
         self._parameters = parameters
         self._levels = levels
-        self._floor = floor
         self._powers = scale_powers(program)
         self._build = Builder(program)
         self._values: dict[str, Value] = {}
@@ -120,7 +118,7 @@ class _Assignment:
     def _assign(self, op: Operation, result: Value) -> None:
         level = self._levels.get(result.name, 0)
         scale = self._canonical(level, self._powers[result.name])
-        needed = operand_level(op, level, self._floor)
+        needed = operand_level(op, level, self._parameters)
         match op:
             case he.MulPlain():
                 x = self._bring(op.x, needed, free_scale=True)
@@ -195,8 +193,13 @@ class _Assignment:
     def _emit(self, op: Operation, source: Value, level: int, scale: float) -> Value:
         old = he.cipher_type(source)
         return self._build.annotate(
-            self._build.emit(op), layout=old.layout, bound=old.bound, level=level, scale=scale
+            self._build.emit(op), **old.slot_facts, level=level, scale=scale
         )
+
+
+def _assigned(op: Operation) -> bool:
+    facts = op.result.type if op.result is not None else None
+    return not isinstance(facts, CipherType | PlainType) or facts.level is not None
 
 
 def _scale(value: Value) -> float:

@@ -21,10 +21,12 @@ SMALLEST_BOUND = 1e-3
 @register_pass
 @dataclass(frozen=True)
 class CalibrateSlots(Pass):
-    """Give every ciphertext the largest absolute slot value seen, garbage slots included.
+    """Give every ciphertext the largest absolute slot value seen, and the root mean square.
 
-    The bound is the observed magnitude times `margin`, rounded up to two significant digits. It
-    sizes the room above the scale in q_0, the masks of refreshes, and the noise prediction.
+    Both are the observed magnitudes times `margin`, rounded up to two significant digits; the
+    bound counts garbage slots, the mean only slots in use, of the sample where it is largest. The
+    bound sizes the room above the scale in q_0 and the masks of refreshes; both serve the noise
+    prediction.
 
     Requires: a program of `he.*`; calibration samples (the first `samples` are used).
     Ensures: every ciphertext has a bound of at least 0.001.
@@ -47,8 +49,10 @@ class CalibrateSlots(Pass):
         for op in program:
             op = op.with_operands(renamed)
             if op.result is not None and isinstance(op.result.type, CipherType):
-                bound = _round_up(seen[op.result.name] * self.margin)
-                facts = dataclasses.replace(he.cipher_type(op.result), bound=bound)
+                magnitude = seen[op.result.name]
+                bound = _round_up(magnitude.largest * self.margin)
+                rms = _round_up(magnitude.rms * self.margin)
+                facts = dataclasses.replace(he.cipher_type(op.result), bound=bound, rms=rms)
                 renamed[op.result.name] = Value(op.result.name, facts)
                 op = op.with_result(renamed[op.result.name])
             operations.append(op)

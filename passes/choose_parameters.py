@@ -22,9 +22,11 @@ DEFAULT_NOISE = 5e-4
 
 SMALLEST_SCALE_BITS = 24
 LARGEST_PRIME_BITS = 60
+SMALLEST_HEADROOM_BITS = 2
 SPECIAL_MARGIN_BITS = 10
 """Bits by which the special prime exceeds the others, so that key-switch noise vanishes."""
 _PROVISIONAL_HEADROOM_BITS = 8
+_LONGEST_STEP = 4
 
 
 @register_pass
@@ -70,14 +72,12 @@ class ChooseParameters(Pass):
                 parameters, error = self._try(program, scale_bits, context)
             except (CompileError, PassError) as failure:
                 reasons.append(str(failure))
-                if scale_bits + _PROVISIONAL_HEADROOM_BITS > LARGEST_PRIME_BITS:
-                    break
                 # A larger scale leaves fewer levels: if this one does not fit, none will.
                 break
             if error <= target:
                 return program.replace(parameters=parameters)
             reasons.append(f"a scale of {scale_bits} bits leaves a noise of {error:.2g}")
-            scale_bits += max(1, math.floor(math.log2(error / target)))
+            scale_bits += _step(error / target)
         raise CompileError(
             f"a ring of {self.ring} meets no noise of {target:.2g} on program '{program.name}' "
             f"({program_depth(program)} levels deep): {reasons[-1]}"
@@ -105,7 +105,7 @@ class ChooseParameters(Pass):
                 f"scale of {scale_bits} bits"
             )
         spare = max(0, math.floor(-missing))
-        chain = self._tighten(planned, scale_bits, max(headroom - spare, 1))
+        chain = self._tighten(planned, scale_bits, max(headroom - spare, SMALLEST_HEADROOM_BITS))
         planned = self._plan(program, chain, context)
         if max(missing_headroom(planned).values()) > 0:
             raise CompileError(f"a scale of {scale_bits} bits leaves no room for the values")
@@ -143,6 +143,16 @@ class ChooseParameters(Pass):
         chosen = replace(program, parameters=parameters)
         refreshed = InsertRefresh(mask_bits=self.mask_bits).run(chosen, context)
         return assign(InsertManagement().run(refreshed, context), parameters)
+
+
+def _step(excess: float) -> int:
+    """Bits to add where the noise exceeds the target by a factor.
+
+    Noise falls with the scale, but faster while it still feeds on itself, so steps stay short.
+    """
+    if not math.isfinite(excess) or excess > 2.0**_LONGEST_STEP:
+        return _LONGEST_STEP
+    return max(1, math.floor(math.log2(excess)))
 
 
 def _chain(ring: int, first: int, scale_bits: int, levels: int, special: int) -> Parameters:

@@ -114,10 +114,9 @@ class _Folding:
             return replace(site, producer=before) if self._over_channels(before) else site
         if isinstance(before, Add):
             product, added = self._only_reader(before.x), self._constant(before.y)
-            fits = added is not None and added.shape[-1:] in ((), (1,), factor.shape)
-            if added is not None and fits and added.size in (1, factor.size):
-                if isinstance(product, MatMul) and self._over_channels(product):
-                    return replace(site, producer=product, bias=before)
+            row = added is not None and _is_row(added, factor.size)
+            if row and isinstance(product, MatMul) and self._over_channels(product):
+                return replace(site, producer=product, bias=before)
         return site
 
     def _constant(self, value: Value | None) -> Array | None:
@@ -155,8 +154,8 @@ class _Folding:
                 return
             added = self._constant(site.bias.y) if site.bias is not None else None
             shift = site.shift if added is None else added.ravel() * site.factor + site.shift
-            scaled = self._emit_constant(weight * site.factor, f"{hint}.weight")
-            product = self.builder.emit(replace(op, y=scaled, result=None), f"{hint}.product")
+            columns = self._emit_constant(weight * site.factor, f"{hint}.weight")
+            product = self.builder.emit(replace(op, y=columns, result=None), f"{hint}.product")
             self._finish(Add(x=product, y=self._emit_constant(shift, f"{hint}.bias")), norm)
 
     def _spell_out(self, site: _Site) -> None:
@@ -176,3 +175,8 @@ class _Folding:
 
     def _finish(self, op: Add, norm: BatchNorm) -> None:
         self.builder.keep(replace(op, result=norm.result, location=norm.location))
+
+
+def _is_row(added: Array, channels: int) -> bool:
+    """Whether a sum with an array adds one number a channel, channels on the last axis."""
+    return added.size == 1 or (added.size == channels and added.shape[-1] == channels)

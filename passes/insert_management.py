@@ -115,7 +115,7 @@ class _Management:
     def _insert(self, op: Operation, source: Value) -> Value:
         old = he.cipher_type(source)
         value = self._build.emit(op)
-        return self._build.annotate(value, layout=old.layout, bound=old.bound)
+        return self._build.annotate(value, **old.slot_facts)
 
 
 def _ciphertexts(op: Operation) -> list[Value]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,25 +54,27 @@ class InsertRefresh(Pass):
         levels = self.levels if self.levels is not None else parameters.levels if parameters else 0
         if program_depth(program) <= levels:
             return program
-        floor = self.floor
-        if floor is None:
-            floor = refresh_floor(program, parameters, self.mask_bits) if parameters else 1
-        if levels - floor < 1:
-            raise PassError(
-                f"{self.name}: {levels} levels, {floor} of them kept for the mask, leave no room "
-                "for a product; choose a larger ring or fewer mask bits"
-            )
-        cuts = _Planner(program, levels, floor).plan()
+        cuts = _Planner(program, levels, self._floors(program)).plan()
         return _insert(program, cuts, self.mask_bits)
 
 
-def refresh_floor(program: Program, parameters: Parameters, mask_bits: int) -> int:
-    """Lowest level at which any value of the program and its mask fit the modulus."""
-    types = [op.result.type for op in program if op.result is not None]
-    bounds = [t.bound for t in types if isinstance(t, CipherType)]
-    largest = max((b for b in bounds if b is not None), default=1.0)
+    def _floors(self, program: Program) -> dict[str, int]:
+        parameters = program.parameters
+        values = {name: op.defined for name, op in program.definitions.items()}
+        ciphers = {name: value for name, value in values.items() if _is_cipher(value)}
+        if self.floor is not None or parameters is None:
+            return dict.fromkeys(ciphers, self.floor if self.floor is not None else 1)
+        return {
+            name: refresh_floor(value, parameters, self.mask_bits)
+            for name, value in ciphers.items()
+        }
+
+
+def refresh_floor(value: Value, parameters: Parameters, mask_bits: int) -> int:
+    """Lowest level at which a value and its mask fit the modulus; one too many if none does."""
+    bound = he.cipher_type(value).bound
     for level in range(parameters.levels + 1):
-        needed = math.log2(largest) + mask_bits + 3 + math.log2(parameters.scale(level))
+        needed = math.log2(bound or 1.0) + mask_bits + 3 + math.log2(parameters.scale(level))
         if needed <= math.log2(parameters.modulus(level)):
             return level
     return parameters.levels + 1
@@ -120,10 +122,10 @@ def _depths(operations: Sequence[Operation]) -> dict[str, int]:
 class _Planner:
     """Places for cuts: a cut at i lies before operation i."""
 
-    def __init__(self, program: Program, levels: int, floor: int) -> None:
+    def __init__(self, program: Program, levels: int, floors: Mapping[str, int]) -> None:
         self._ops = program.operations
         self._levels = levels
-        self._floor = floor
+        self._floors = floors
         self._root = _rotation_roots(program)
         self._live = _live_roots(program, self._root)
 
@@ -139,7 +141,10 @@ class _Planner:
             cuts = self._search(candidates)
             if cuts is not None:
                 return cuts
-        raise PassError(f"insert-refresh: {self._levels} levels do not carry a single step")
+        raise PassError(
+            f"insert-refresh: {self._levels} levels, {min(self._floors.values())} or more of them "
+            "kept for the mask, leave no room for a step; choose a larger ring or fewer mask bits"
+        )
 
     def _candidates(self, most: int) -> list[int]:
         inner = range(1, len(self._ops))
@@ -179,7 +184,7 @@ class _Planner:
                 found.append((i + 1, 0.0))
             elif i + 1 in wanted:
                 used = [name for name in self._live[i + 1] if depth.get(name, 0) > 0]
-                if all(depth[name] <= self._levels - self._floor for name in used):
+                if all(depth[name] + self._floors[name] <= self._levels for name in used):
                     found.append((i + 1, ROUND_COST + len(used)))
         return found
 
@@ -223,7 +228,7 @@ def _insert(program: Program, cuts: list[int], mask_bits: int) -> Program:
                 refresh = he.Refresh(x=old, mask_bits=mask_bits, group=cuts.index(i))
                 facts = he.cipher_type(values[name])
                 fresh = build.emit(refresh, "fresh")
-                fresh = build.annotate(fresh, layout=facts.layout, bound=facts.bound)
+                fresh = build.annotate(fresh, **facts.slot_facts)
                 renamed[name] = fresh
             _rotate_again(program, build, i, set(used), root, renamed)
             depth = {}
@@ -255,4 +260,4 @@ def _rotate_again(
             turned = op.with_operands(renamed)
             value = build.emit(turned)
             facts = he.cipher_type(op.defined)
-            renamed[op.defined.name] = build.annotate(value, layout=facts.layout, bound=facts.bound)
+            renamed[op.defined.name] = build.annotate(value, **facts.slot_facts)

@@ -163,7 +163,10 @@ _IDENTITIES: Final[Mapping[type[Operation], Callable[[Any, _Rewriter], bool]]] =
 """Whether an operation returns its first operand, provided that the shapes are the same."""
 
 
-def _power(op: tensor.Power, at: _Rewriter) -> Operation:
+def _power(op: tensor.Power, at: _Rewriter) -> Operation | Value:
+    known = at.powers.setdefault((op.x.name, op.exponent), op.defined)
+    if known != op.defined:
+        return known
     half = op.exponent // 2
     return tensor.Mul(x=_raised(op.x, half, at), y=_raised(op.x, op.exponent - half, at))
 

@@ -186,6 +186,7 @@ class Packer:
             while folded > diagonals.period:
                 folded //= 2
                 value = self._build.emit(he.Add(x=value, y=self._rotate(value, folded)))
+                value = self._build.annotate(value, period=folded)
             total = value if total is None else self._build.emit(he.Add(x=total, y=value))
         if total is None:
             raise PassError(f"lower-to-slots: the linear map '{location}' is zero everywhere")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -67,10 +66,18 @@ class UnrollRecurrent(Pass):
 
 @dataclass(frozen=True)
 class _State:
-    """Hidden and cell state, each (1, H); None for zero."""
+    """Hidden and cell state before a step, each (1, H); None for zero."""
 
-    hidden: Value | None = None
-    cell: Value | None = None
+    hidden: Value | None
+    cell: Value | None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Hidden and cell state after a step, each (1, H)."""
+
+    hidden: Value
+    cell: Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +99,11 @@ class _Emit:
         return self(Reshape(x=value, dims=dims), hint)
 
 
-class _Cell:
+class _Cell(ABC):
     """One direction of a recurrent operator: its weights, and how it advances by one step."""
 
     @abstractmethod
-    def step(self, emit: _Emit, x: Value, state: _State, mark: str) -> _State:
+    def step(self, emit: _Emit, x: Value, state: _State, mark: str) -> _Step:
         """Append one step.
 
         Args:
@@ -117,7 +124,7 @@ class _LstmCell(_Cell):
     units: int
     activations: tuple[str, ...]
 
-    def step(self, emit: _Emit, x: Value, state: _State, mark: str) -> _State:
+    def step(self, emit: _Emit, x: Value, state: _State, mark: str) -> _Step:
         """Append one LSTM step."""
         gate, cell, output = self.activations
         pre = emit(MatMul(x=x, y=self.weight), f"input{mark}")
@@ -136,15 +143,15 @@ class _LstmCell(_Cell):
             kept = emit(Mul(x=forget, y=state.cell), f"kept{mark}")
             c = emit(Add(x=kept, y=c), f"c{mark}")
         shown = emit(Activation(x=c, functions=(output,)), f"shown{mark}")
-        return _State(emit(Mul(x=exit_, y=shown), f"h{mark}"), c)
+        return _Step(emit(Mul(x=exit_, y=shown), f"h{mark}"), c)
 
 
 @dataclass(frozen=True)
 class _Line:
-    """What one direction has computed: the state after each time step, in order of time."""
+    """What one direction has computed: the steps in order of time, and the one taken last."""
 
-    states: tuple[_State, ...]
-    last: _State
+    steps: tuple[_Step, ...]
+    last: _Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +183,7 @@ class _Unroller:
             )
         lines, units = self.lines[key], op.hidden
         if op.output == "Y":
-            steps = zip(*(line.states for line in lines), strict=True)
+            steps = zip(*(line.steps for line in lines), strict=True)
             rows = [_join(emit, [s.hidden for s in step], (1, 1, 1, units), 1) for step in steps]
             return _join(emit, rows, (1, len(lines), 1, units), 0)
         last = [s.hidden if op.output == "Y_h" else s.cell for s in (ln.last for ln in lines)]
@@ -196,3 +203,79 @@ class _Unroller:
             op.hidden,
             op.activations[3 * direction : 3 * direction + 3],
         )
+
+    def _array(self, op: Lstm, value: Value, what: str) -> Array:
+        known = self._known(value)
+        if known is None:
+            remedy = "depend on the input; make them constants"
+            if not tensor_type(value).secret:
+                remedy = "are not folded yet; run fold-constants first"
+            raise PassError(f"unroll-recurrent: the {what} of {_where(op)} {remedy}")
+        return known
+
+    def _known(self, value: Value) -> Array | None:
+        source = self.program.definitions.get(value.name)
+        return self.program.array(source.value) if isinstance(source, ConstantTensor) else None
+
+    def _initial(self, op: Lstm, emit: _Emit, direction: int) -> _State:
+        def part(value: Value | None, name: str) -> Value | None:
+            if value is None:
+                return None
+            known = self._known(value)
+            if known is not None and not known[direction].any():
+                return None
+            mark = f"{name}.{direction}" if op.directions > 1 else name
+            one = Slice(x=value, axis=0, start=direction, stop=direction + 1)
+            row = emit(one, mark) if op.directions > 1 else value
+            return emit.reshape(row, (1, op.hidden), mark)
+
+        return _State(part(op.h0, "h0"), part(op.c0, "c0"))
+
+
+def _where(op: Lstm) -> str:
+    return f"the LSTM '{op.location or op.defined.name}'"
+
+
+def _check(op: Lstm) -> None:
+    """Refuse what is not supported."""
+    reasons = {
+        "peephole weights": op.p is not None,
+        "cell clipping": op.clip != 0.0,
+        "coupled input and forget gates (input_forget)": op.input_forget,
+    }
+    used = [reason for reason, present in reasons.items() if present]
+    if used:
+        raise PassError(
+            f"unroll-recurrent: {_where(op)} uses {' and '.join(used)}, which no encrypted"
+            " counterpart exists for here; train it without"
+        )
+    count = tensor_type(op.x).shape[1]
+    if count != 1:
+        raise PassError(
+            f"unroll-recurrent: {_where(op)} reads {count} sequences at a time; export the model"
+            " for one (batch 1), samples are packed later"
+        )
+
+
+def _backwards(op: Lstm, direction: int) -> bool:
+    return op.direction == "reverse" or direction == 1
+
+
+def _run(emit: _Emit, cell: _Cell, x: Value, state: _State, backwards: bool) -> _Line:
+    """Append every step of one direction."""
+    length, _, features = tensor_type(x).shape
+    order = range(length - 1, -1, -1) if backwards else range(length)
+    steps: dict[int, _Step] = {}
+    mark = ".back" if backwards else ""
+    for t in order:
+        part = emit(Slice(x=x, axis=0, start=t, stop=t + 1), f"slice{mark}.{t}")
+        fed = emit.reshape(part, (1, features), f"x{mark}.{t}")
+        steps[t] = cell.step(emit, fed, state, f"{mark}.{t}")
+        state = _State(steps[t].hidden, steps[t].cell)
+    return _Line(tuple(steps[t] for t in range(length)), steps[order[-1]])
+
+
+def _join(emit: _Emit, values: list[Value], dims: tuple[int, ...], axis: int) -> Value:
+    """Reshape values and join them along an axis."""
+    rows = tuple(emit.reshape(value, dims, "row") for value in values)
+    return rows[0] if len(rows) == 1 else emit(Concat(xs=rows, axis=axis), "joined")

@@ -1,4 +1,10 @@
-"""The front end: from an ONNX model to a tensor program."""
+"""The front end: from an ONNX model to a tensor program.
+
+`load` reads and checks, `signature` decides the shapes, `importer` walks the graph, and
+`independence` checks that samples are not mixed. An operator is added by one function with
+`@converts("Name")` in the file of its family (`elementwise`, `linear`, `windows`, `movement`,
+`recurrent`); what is refused, and why, stands in `refusals`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,14 @@ from hecompile.frontend.load import Source, load_model
 from hecompile.frontend.signature import ModelInput, Shapes, model_inputs, resolve_inputs
 from hecompile.ir.program import Program
 
-__all__ = ["ModelInput", "check_sample_independence", "import_onnx", "model_inputs"]
+__all__ = [
+    "ModelInput",
+    "Shapes",
+    "Source",
+    "check_sample_independence",
+    "import_onnx",
+    "model_inputs",
+]
 
 
 def import_onnx(source: Source, *, input_shapes: Shapes | None = None) -> Program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from onnx import TensorProto
 
 from hecompile.frontend.site import Result, Site, converts
 from hecompile.ir.operation import Value
@@ -220,8 +221,6 @@ def identity(site: Site) -> Result:
 @converts("Cast", "CastLike")
 def cast(site: Site) -> Result:
     """Between floating-point types: the same value."""
-    from onnx import TensorProto
-
     floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
     to_float = site.integer("to", TensorProto.FLOAT) in floats
     like = site.state(1) if site.node.op_type == "CastLike" else None

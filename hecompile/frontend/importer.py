@@ -14,6 +14,7 @@ from hecompile.errors import InputError, ProgramError
 from hecompile.frontend import elementwise, linear, movement, recurrent, windows  # noqa: F401
 from hecompile.frontend.fold import fold, has_subgraph, is_foldable, shape_of
 from hecompile.frontend.load import Loaded, tensor_array
+from hecompile.frontend.patterns import simplify
 from hecompile.frontend.plan import Plan, plan, reads
 from hecompile.frontend.refusals import Refusal, reason, unsupported
 from hecompile.frontend.signature import StaticInput, specialise
@@ -57,10 +58,11 @@ class _Importer:
     def __init__(self, loaded: Loaded, inputs: tuple[StaticInput, ...]) -> None:
         self._loaded = loaded
         self._proto = specialise(loaded, inputs)
+        simplify(self._proto.graph)
         self.plan: Plan = plan(self._proto.graph)
         self._used = set(self.plan.used)
         self._builder = Builder(name=loaded.name)
-        self._emitter = Emitter(self._builder)
+        self._emitter = Emitter(self._builder, tuple(self._proto.opset_import))
         self._states: dict[str, State] = {}
         self._refusals: list[Refusal] = []
         self._weights = {t.name: t for t in self._proto.graph.initializer}
@@ -75,7 +77,7 @@ class _Importer:
         if self._refusals:
             raise unsupported(self._loaded.where, self._refusals)
         for output in self._proto.graph.output:
-            state = self._state(output.name)
+            state = self._states.get(output.name)
             if isinstance(state, Tail):
                 op = Output(x=state.value, label=output.name, post=state.post)
             elif isinstance(state, Value):
@@ -130,7 +132,7 @@ class _Importer:
         if static_result is not None:
             return Clear(node.output[0], static_result)
         if is_foldable(site):
-            return fold(site, self._proto.opset_import)
+            return fold(site, self._emitter.opsets)
         if is_tail:
             return convert_tail(site)
         if not convertible or has_subgraph(node):
@@ -151,7 +153,7 @@ class _Importer:
     def _state(self, name: str) -> State:
         if name not in self._states:
             if name not in self._weights:
-                raise InputError(f"nothing defines the tensor '{name}' before it is read")
+                raise InputError(f"nothing defines tensor '{name}' before it is read")
             array = tensor_array(self._weights[name], self._loaded.where)
             self._states[name] = Clear(name, np.asarray(array))
         return self._states[name]

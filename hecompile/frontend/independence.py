@@ -50,9 +50,10 @@ def compare_batches(loaded: Loaded, inputs: tuple[StaticInput, ...], single: Pro
     if mixing:
         names = ", ".join(f"'{label}'" for label in mixing)
         raise UnsupportedError(
-            f"{loaded.where}: the result for one sample in output {names} depends on the other "
-            "samples of the batch, and samples are encrypted apart; keep the first axis out of "
-            "reductions, reshapes and softmax, or export the model with a fixed first axis"
+            f"{loaded.where}: output {names} of two samples at once is not their outputs one after "
+            "the other, so an operator mixes the samples of a batch, and samples are encrypted "
+            "apart; keep the first axis out of reductions, reshapes and softmax, or export the "
+            "model with a fixed first axis"
         )
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,13 +30,11 @@ class Loaded:
         proto: the model, local functions inlined, external data loaded.
         name: the program's name: the file's stem, else the graph's name.
         where: how messages name the model.
-        opset: version of the default operator set.
     """
 
     proto: onnx.ModelProto
     name: str
     where: str
-    opset: int
 
 
 def load_model(source: Source) -> Loaded:
@@ -57,14 +56,15 @@ def load_model(source: Source) -> Loaded:
         proto = _decode(_read(path), where)
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise InputError(f"{where} holds no ONNX graph; export the model again")
-    opset = _opset(proto, where)
+    _check_texts(proto, where)
+    _check_opset(proto, where)
     _load_external_data(proto, where, folder)
     proto = _inline(proto, where)
     _check(proto, where)
     _check_weights(proto, where)
     own = proto.graph.name
     name = Path(source).stem if isinstance(source, Path | str) else own
-    return Loaded(proto, name or own or "model", where, opset)
+    return Loaded(proto, name or own or "model", where)
 
 
 def _read(path: Path) -> bytes:
@@ -122,7 +122,20 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     return value, len(data) + 1
 
 
-def _opset(proto: onnx.ModelProto, where: str) -> int:
+def _check_texts(message: Any, where: str) -> None:
+    """Refuse names that are no text; protobuf hands those out as bytes."""
+    for field, content in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        single = isinstance(content, str | bytes) or hasattr(content, "ListFields")
+        for item in (content,) if single else content:
+            if field.type == field.TYPE_MESSAGE:
+                _check_texts(item, where)
+            elif isinstance(item, bytes):
+                raise InputError(f"{where} is damaged: a name in it is no text; export it again")
+
+
+def _check_opset(proto: onnx.ModelProto, where: str) -> None:
     versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
     if not versions:
         raise InputError(f"{where} does not say which ONNX opset it uses; export it again")
@@ -137,7 +150,6 @@ def _opset(proto: onnx.ModelProto, where: str) -> int:
             f"{where} uses ONNX opset {versions[0]}, newer than the {newest} that the installed "
             "onnx package knows; upgrade onnx, or export with an older opset_version"
         )
-    return int(versions[0])
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -194,18 +206,7 @@ def _inline(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
         ) from None
 
 
-def is_known(node: onnx.NodeProto, proto: onnx.ModelProto) -> bool:
-    """Whether the node's operator exists in the operator sets that the model imports."""
-    versions = {o.domain: o.version for o in proto.opset_import}
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    version = versions.get(domain, versions.get(node.domain, 0))
-    return version > 0 and bool(onnx.defs.has(node.op_type, version, domain))
-
-
 def _check(proto: onnx.ModelProto, where: str) -> None:
-    if any(not is_known(n, proto) for graph in _graphs(proto.graph) for n in graph.node):
-        # The checker would stop at the first unknown operator; the importer lists them all.
-        return
     checked, has_all_shapes = _with_shapes(proto)
     try:
         try:
@@ -215,9 +216,27 @@ def _check(proto: onnx.ModelProto, where: str) -> None:
             onnx.checker.check_model(checked)
     except Exception as error:
         # The checker, protobuf and its C++ core each raise errors of their own.
+        if "No Op registered" in str(error):
+            # The importer lists every unknown operator, where the checker stops at the first.
+            _check_known_nodes(proto, where)
+            return
         raise InputError(
             f"{where} is no valid ONNX model: {_first_line(error)}; export it again"
         ) from None
+
+
+def _check_known_nodes(proto: onnx.ModelProto, where: str) -> None:
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = proto.ir_version
+    context.opset_imports = {o.domain: o.version for o in proto.opset_import}
+    for node in proto.graph.node:
+        try:
+            onnx.checker.check_node(node, context)
+        except onnx.checker.ValidationError as error:
+            if "No Op registered" not in str(error):
+                raise InputError(
+                    f"{where} is no valid ONNX model: {_first_line(error)}; export it again"
+                ) from None
 
 
 def _with_shapes(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
@@ -255,7 +274,8 @@ def _check_weights(proto: onnx.ModelProto, where: str) -> None:
 
 
 def _all_finite(array: np.typing.NDArray[np.generic]) -> bool:
-    values = array.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        values = array.astype(np.float64)
     # A lone infinity is a legitimate bound of a Clip; it is refused where it would be a weight.
     return not np.isnan(values).any() and (values.size == 1 or bool(np.isfinite(values).all()))
 

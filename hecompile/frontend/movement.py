@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hecompile.frontend.site import Result, Site, converts
+from hecompile.frontend.fold import fold
+from hecompile.frontend.site import Clear, Result, Site, converts
 from hecompile.ir.movement_ops import Concat, Expand, Gather, Pad, Reshape, Slice, Transpose
 from hecompile.ir.operation import Value
 from hecompile.ir.tensor_ops import tensor_type
@@ -126,6 +127,28 @@ def gather(site: Site) -> Result:
     flat = [int(i) + shape[axis] if i < 0 else int(i) for i in indices.ravel()]
     x = taken(site, site.value(0), axis, flat)
     return reshaped(site, x, (*shape[:axis], *indices.shape, *shape[axis + 1 :]))
+
+
+@converts(
+    "GatherND",
+    "GatherElements",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "ReverseSequence",
+    "Compress",
+)
+def rearrange(site: Site) -> Result:
+    """Operators that only move elements: moving the elements' numbers tells where each goes."""
+    x, shape = site.value(0), site.shape(0)
+    for index in range(1, len(site.inputs)):
+        if site.given(index):
+            site.constant(index, "indices")
+    numbers = Clear("numbers", np.arange(math.prod(shape), dtype=np.int64).reshape(shape))
+    (moved,) = fold(site.with_inputs(numbers, *site.inputs[1:]), site.emitter.opsets)
+    if moved is None:
+        site.invalid("it has no result")
+    flat = taken(site, reshaped(site, x, (math.prod(shape),)), 0, moved.array.ravel().tolist())
+    return reshaped(site, flat, moved.array.shape)
 
 
 @converts("Split")

@@ -32,7 +32,7 @@ _AFTER = "let the client compute it after decryption: end the model before it"
 _USE_BATCH_NORM = "use BatchNormalization, whose statistics are constants, and retrain"
 _SUPPORTED = "use a supported activation (Relu, Sigmoid, Tanh, Softplus, Elu, Gelu...) and retrain"
 
-_REASONS: dict[str, tuple[tuple[str, ...], str, str]] = {
+_FAMILIES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "maximum pool": (
         ("MaxPool",),
         _MAXIMUM,
@@ -158,16 +158,10 @@ _REASONS: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "movement": (
         (
-            "GatherElements",
-            "GatherND",
             "ScatterElements",
             "ScatterND",
             "Scatter",
             "Trilu",
-            "DepthToSpace",
-            "SpaceToDepth",
-            "ReverseSequence",
-            "Compress",
             "TensorScatter",
         ),
         _MOVE,
@@ -205,8 +199,10 @@ _REASONS: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
 }
 
-_BY_OPERATOR = {op: (why, todo) for ops, why, todo in _REASONS.values() for op in ops}
-RANDOM = frozenset(_REASONS["random"][0])
+REASONS = {op: (why, todo) for ops, why, todo in _FAMILIES.values() for op in ops}
+"""Why operators are refused, and the remedy, by the operator's name."""
+
+RANDOM = frozenset(_FAMILIES["random"][0])
 """Operators that are never constant, whatever their inputs."""
 
 
@@ -221,7 +217,7 @@ def reason(operator: str, domain: str) -> tuple[str, str]:
         "this operator is not supported",
         "compute it before encryption, or retrain without it",
     )
-    return _BY_OPERATOR.get(operator, default)
+    return REASONS.get(operator, default)
 
 
 def unsupported(where: str, refusals: Iterable[Refusal]) -> UnsupportedError:

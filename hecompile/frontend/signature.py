@@ -92,8 +92,10 @@ def _declared(value: onnx.ValueInfoProto, where: str) -> ModelInput:
         )
     tensor = value.type.tensor_type
     if tensor.elem_type not in _FLOATS:
+        names = {number: name.lower() for name, number in TensorProto.DataType.items()}
+        kind = names.get(tensor.elem_type, "an unknown type")
         raise InputError(
-            f"{where}: input '{value.name}' holds {TensorProto.DataType.Name(tensor.elem_type)}, "
+            f"{where}: input '{value.name}' holds {kind}, "
             "and only real numbers can be encrypted; export the model with a float input"
         )
     if not tensor.HasField("shape"):
@@ -105,7 +107,8 @@ def _declared(value: onnx.ValueInfoProto, where: str) -> ModelInput:
 def resolve_inputs(loaded: Loaded, input_shapes: Shapes | None) -> tuple[StaticInput, ...]:
     """Decide the shape of every input: a dynamic batch axis becomes 1.
 
-    The batch axis is the first axis of an input, and every axis of the same symbol.
+    The batch axis is the first axis of an input where that is dynamic, else an axis of the same
+    symbol, as in an initial state (layers, N, hidden).
 
     Args:
         loaded: the model.
@@ -172,7 +175,8 @@ class _Known:
             )
         extents, batch_axes, open_axes = [], [], []
         for axis, dim in enumerate(source.dims):
-            counts_samples = isinstance(dim, str) and (axis == 0 or dim in batch)
+            elsewhere = isinstance(source.dims[0], int) and dim in batch
+            counts_samples = isinstance(dim, str) and (axis == 0 or elsewhere)
             extent = shape[axis] if shape else self._extent(dim, counts_samples)
             if extent is None:
                 open_axes.append(f"axis {axis}" + (f" ('{dim}')" if dim else ""))

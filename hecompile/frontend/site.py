@@ -65,13 +65,14 @@ class RefusalError(Exception):
 
 @dataclass
 class Emitter:
-    """The program under construction, and the constants already in it."""
+    """The program under construction, the constants already in it, and the model's opsets."""
 
     builder: Builder
-    lifted: dict[tuple[str, tuple[int, ...], bytes], Value] = field(default_factory=dict)
+    opsets: tuple[onnx.OperatorSetIdProto, ...] = ()
+    lifted: dict[str, Value] = field(default_factory=dict)
 
     def lift(self, array: AnyArray, name: str, location: str) -> Value:
-        """The value of a constant; equal constants of one name share it.
+        """The value of a constant; equal constants share it.
 
         Raises:
             InputError: the constant is not finite.
@@ -81,13 +82,12 @@ class Emitter:
             raise InputError(
                 f"'{name}' holds NaN or infinity, where node '{location}' needs numbers"
             )
-        key = (name, numbers.shape, numbers.tobytes())
-        if key not in self.lifted:
-            hint = identifier(name)
-            symbol = self.builder.constant(numbers, hint or "c")
+        hint = identifier(name)
+        symbol = self.builder.constant(numbers, hint or "c")
+        if symbol not in self.lifted:
             op = ConstantTensor(value=symbol, dims=numbers.shape, location=location)
-            self.lifted[key] = self.builder.emit(op, hint)
-        return self.lifted[key]
+            self.lifted[symbol] = self.builder.emit(op, hint)
+        return self.lifted[symbol]
 
 
 def identifier(name: str) -> str:

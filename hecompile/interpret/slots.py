@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -28,6 +29,9 @@ from hecompile.runtime.packing import pack, unpack
 SlotKernel = Callable[[Any, Scope], Array]
 
 _CHUNK_ELEMENTS = 1 << 16
+
+_PERIOD_TOLERANCE = 1e-9
+"""Relative difference that rounding may leave between the repetitions of a slot vector."""
 
 
 def repeat_to(x: Array, period: int) -> Array:
@@ -146,19 +150,40 @@ def run_program_slots(
     return {label: np.concatenate(parts)[:samples] for label, parts in pieces.items()}
 
 
-def trace_slots(program: Program, inputs: Mapping[str, ArrayLike]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Magnitude:
+    """How large the slots of a value become.
+
+    Attributes:
+        largest: largest absolute slot, unused slots included.
+        rms: largest root mean square of one run's slots that are not zero.
+    """
+
+    largest: float = 0.0
+    rms: float = 0.0
+
+    def with_slots(self, slots: Array) -> Magnitude:
+        """Take further runs, (S, period), into account."""
+        used = np.maximum((slots != 0).sum(axis=-1), 1)
+        rms = np.sqrt((slots**2).sum(axis=-1) / used)
+        return Magnitude(
+            max(self.largest, float(np.abs(slots).max())), max(self.rms, float(rms.max()))
+        )
+
+
+def trace_slots(program: Program, inputs: Mapping[str, ArrayLike]) -> dict[str, Magnitude]:
     """Run a program as `run_program_slots` does and tell how large its values become.
 
     Returns:
-        Largest absolute slot, unused slots included, by value name.
+        Magnitudes by value name.
     """
     packed, _ = pack_inputs(program, inputs)
-    largest: dict[str, float] = {}
+    seen: dict[str, Magnitude] = {}
     for some, _ in _in_chunks(program, packed, 1):
         for op, array in walk_slots(program, some):
             name = op.defined.name
-            largest[name] = max(largest.get(name, 0.0), float(np.abs(array).max()))
-    return largest
+            seen[name] = seen.get(name, Magnitude()).with_slots(array)
+    return seen
 
 
 def walk_slots(
@@ -188,11 +213,31 @@ def walk_slots(
             if isinstance(op, he.Input):
                 alive[op.result.name] = packed[op.result.name]
             if type(op) in kernels:
-                alive[op.result.name] = kernels[type(op)](op, scope)
+                array = kernels[type(op)](op, scope)
+                # Simulated noise differs from slot to slot, so only exact slots repeat exactly.
+                exact = kernels is SLOT_KERNELS
+                alive[op.result.name] = _shorten(op, array) if exact else array
             yield op, alive[op.result.name]
         for value in (*op.operands, *((op.result,) if op.result else ())):
             if last.get(value.name, position) <= position:
                 alive.pop(value.name, None)
+
+
+def _shorten(op: Operation, array: Array) -> Array:
+    """Cut a result to the period that its type declares, if it does repeat so soon.
+
+    Raises:
+        ProgramError: it does not.
+    """
+    kind = op.defined.type
+    period = kind.period if isinstance(kind, CipherType) else array.shape[-1]
+    if array.shape[-1] <= period or array.shape[-1] % period:
+        return array
+    runs = array.reshape(*array.shape[:-1], -1, period)
+    spread = np.abs(runs - runs[..., :1, :]).max()
+    if spread > _PERIOD_TOLERANCE * max(1.0, float(np.abs(array).max())):
+        raise ProgramError(f"{op.defined} does not repeat every {period} slots, as it declares")
+    return np.ascontiguousarray(runs[..., 0, :])
 
 
 def pack_inputs(program: Program, inputs: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 from hecompile.errors import ProgramError
@@ -29,11 +30,19 @@ def report(program: Program, offences: list[Offence], remedy: str = "") -> str:
     for offence in offences:
         text = print_operation(offence.operation)
         mark = str(offence.value) if offence.value is not None else offence.operation.name
-        column = max(text.find(mark), 0)
+        column = _column(text, offence, mark)
         lines += [f"  {text}", f"  {' ' * column}{'^' * len(mark)} {offence.reason}"]
     if remedy:
         lines.append(f"remedy: {remedy}")
     return "\n".join(lines)
+
+
+def _column(text: str, offence: Offence, mark: str) -> int:
+    """Where the offender stands in its line: whole names only, operands behind the operation."""
+    op = offence.operation
+    start = 0 if offence.value == op.result else text.find(op.name)
+    found = re.compile(re.escape(mark) + r"(?![\w.])").search(text, max(start, 0))
+    return found.start() if found else 0
 
 
 def verify(program: Program) -> None:
@@ -120,8 +129,9 @@ def _agree(declared: Type, inferred: Type) -> bool:
     if isinstance(declared, TensorType) and isinstance(inferred, TensorType):
         return (declared.shape, declared.secret) == (inferred.shape, inferred.secret)
     if isinstance(declared, CipherType) and isinstance(inferred, CipherType):
-        structural = (declared.period, declared.polynomials)
-        return structural == (inferred.period, inferred.polynomials)
+        # A fold's result repeats sooner than its operands; the slot interpreter checks the claim.
+        repeats = inferred.period % declared.period == 0
+        return repeats and declared.polynomials == inferred.polynomials
     if isinstance(declared, PlainType) and isinstance(inferred, PlainType):
         return replace(declared, level=None, scale=None) == inferred
     return False

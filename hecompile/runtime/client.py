@@ -14,6 +14,7 @@ from hecompile.errors import InputError, IntegrityError
 from hecompile.ir.constants import Array
 from hecompile.preprocess import apply_steps
 from hecompile.runtime.envelope import Header, Kind, new_session, seal_envelope
+from hecompile.runtime.guard import Guard, OpenGuard
 from hecompile.runtime.keycard import short
 from hecompile.runtime.keys import PublicKey
 from hecompile.runtime.packing import pack
@@ -58,8 +59,8 @@ def no_warning(_warning: RangeWarning) -> None:
 class Client:
     """Encrypts samples for one program under one public key."""
 
-    def __init__(self, spec: ClientSpec, key: PublicKey) -> None:
-        """Prepare to encrypt.
+    def __init__(self, spec: ClientSpec, key: PublicKey, guard: Guard | None = None) -> None:
+        """Prepare to encrypt; `guard` is asked before samples are looked at.
 
         Raises:
             IntegrityError: The key is another program's or for other parameters.
@@ -67,6 +68,7 @@ class Client:
         check_key(spec, key.card.program, key.card.parameters == spec.parameters)
         self.spec = spec
         self.key_id = key.card.key_id
+        self._guard = guard if guard is not None else OpenGuard()
         self._context = key.context
         self._encryptor: Any = seal.Encryptor(key.context.seal, key.key)
 
@@ -82,8 +84,10 @@ class Client:
             One envelope for each group of samples, in their order.
 
         Raises:
+            AccessDeniedError: The policy does not grant it.
             InputError: An array is missing, unknown, of a wrong shape or type, or not finite.
         """
+        self._guard.encrypt([entry.label for entry in self.spec.inputs])
         samples = prepare(self.spec, inputs, warn)
         count = len(next(iter(samples.values())))
         batch = self.spec.batch

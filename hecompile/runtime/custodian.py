@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tenseal.sealapi as seal
 
-from hecompile.errors import IntegrityError
+from hecompile.errors import InputError, IntegrityError
 from hecompile.ir.constants import Array
 from hecompile.runtime.client import check_key
 from hecompile.runtime.envelope import Header, Kind, open_envelope, read_header, seal_envelope
+from hecompile.runtime.guard import Guard, OpenGuard
 from hecompile.runtime.keys import SecretKey
 from hecompile.runtime.packing import unpack
-from hecompile.runtime.postprocess import apply_post
+from hecompile.runtime.postprocess import Processed, post_process
 from hecompile.runtime.serial import ciphertext_from_bytes, to_bytes
 from hecompile.runtime.spec import CipherSpec, ClientSpec, OutputSpec
 
@@ -30,7 +32,7 @@ class Decrypted:
     """
 
     raw: dict[str, Array]
-    outputs: dict[str, Array]
+    outputs: dict[str, Processed]
 
 
 class Custodian:
@@ -44,8 +46,8 @@ class Custodian:
         rounds: Number of refresh rounds answered so far.
     """
 
-    def __init__(self, spec: ClientSpec, key: SecretKey) -> None:
-        """Prepare to refresh and decrypt.
+    def __init__(self, spec: ClientSpec, key: SecretKey, guard: Guard | None = None) -> None:
+        """Prepare to refresh and decrypt; `guard` is asked before each.
 
         Raises:
             IntegrityError: The key is another program's or for other parameters.
@@ -54,6 +56,7 @@ class Custodian:
         self.spec = spec
         self.key_id = key.card.key_id
         self.rounds = 0
+        self._guard = guard if guard is not None else OpenGuard()
         self._answered: Counter[tuple[str, int]] = Counter()
         self._context = key.context
         self._decryptor: Any = seal.Decryptor(key.context.seal, key.key)
@@ -69,9 +72,11 @@ class Custodian:
             Envelope of kind refresh-response.
 
         Raises:
+            AccessDeniedError: The policy does not grant it.
             IntegrityError: The request is for another program or key, does not hold what the
                 program's round has, or was answered before.
         """
+        self._guard.refresh()
         what = "the refresh request"
         stated = read_header(request, what)
         expected = Header(
@@ -103,25 +108,48 @@ class Custodian:
         )
         return seal_envelope(answer, round_.response, blobs)
 
-    def decrypt(self, envelope: bytes) -> Decrypted:
+    def decrypt(self, envelope: bytes, labels: Collection[str] | None = None) -> Decrypted:
         """Decrypt the outputs of one evaluation and post-process them.
 
+        Args:
+            envelope: Envelope of kind output.
+            labels: The outputs to decrypt, by name; None for all.
+
         Raises:
+            AccessDeniedError: The policy does not grant it.
+            InputError: The model has no such output.
             IntegrityError: The envelope is for another program or key, or was changed.
         """
+        wanted = self._wanted(labels)
+        self._guard.decrypt([entry.label for entry in wanted])
         expected = Header(Kind.OUTPUT, self.spec.program, self.key_id, "", self.spec.batch)
         contract = self.spec.output_ciphertexts
         opened = open_envelope(
             envelope, expected, contract, self.spec.parameters, "the encrypted output"
         )
+        names = {cipher.name for entry in wanted for cipher in entry.ciphertexts}
         slots = {
             cipher.name: self._slots(data, cipher)
             for cipher, data in zip(contract, opened.ciphertexts, strict=True)
+            if cipher.name in names
         }
         samples = opened.header.samples
-        raw = {entry.label: self._join(entry, slots, samples) for entry in self.spec.outputs}
-        outputs = {entry.label: postprocess(entry, raw[entry.label]) for entry in self.spec.outputs}
+        raw: dict[str, Array] = {}
+        outputs: dict[str, Processed] = {}
+        for entry in wanted:
+            values = self._unpack(entry, slots, samples)
+            raw[entry.label] = np.asarray(join_samples(values))
+            outputs[entry.label] = join_samples(post_process(entry.post, values))
         return Decrypted(raw, outputs)
+
+    def _wanted(self, labels: Collection[str] | None) -> list[OutputSpec]:
+        known = [entry.label for entry in self.spec.outputs]
+        for label in labels or ():
+            if label not in known:
+                raise InputError(
+                    f"the model has no output '{label}'; its outputs are {', '.join(known)}."
+                )
+        return [e for e in self.spec.outputs if labels is None or e.label in labels]
 
     def _slots(self, data: bytes, cipher: CipherSpec) -> Array:
         """Decrypt to one period of slots: the mean of the repetitions, which share a value."""
@@ -137,24 +165,19 @@ class Custodian:
         plain = self._context.encode(self._slots(data, before), after.level, after.scale)
         return to_bytes(self._encryptor.encrypt_symmetric(plain))
 
-    def _join(self, entry: OutputSpec, slots: dict[str, Array], samples: int) -> Array:
-        """Put an output's elements together, shape (samples * d0, d1, ...)."""
+    def _unpack(self, entry: OutputSpec, slots: dict[str, Array], samples: int) -> Array:
+        """Put an output's elements together, shape (samples, *dims)."""
         parts = []
         for cipher in entry.ciphertexts:
             if cipher.layout is None:
                 raise IntegrityError(f"the layout of {cipher.name} is missing; compile again.")
             parts.append(unpack(slots[cipher.name], cipher.layout, self.spec.batch))
-        rows = np.concatenate(parts, axis=-1)[:samples]
-        lead, *rest = entry.dims or (1,)
-        return rows.reshape(samples * lead, *rest)
+        return np.concatenate(parts, axis=-1)[:samples].reshape(samples, *entry.dims)
 
 
-def postprocess(entry: OutputSpec, raw: Array) -> Array:
-    """Apply an output's post-processing to raw outputs of shape (n * d0, d1, ...), each sample."""
-    if not entry.post:
-        return raw
-    samples = raw.reshape(-1, *entry.dims)
-    done = [np.asarray(apply_post(entry.post, sample)) for sample in samples]
-    # A step that removes the leading model axis leaves one result a sample.
-    joined = done[0].ndim == len(entry.dims)
-    return np.concatenate(done) if joined else np.stack(done)
+def join_samples(values: Processed) -> Processed:
+    """Let samples (n, d0, d1, ...) follow one another on the leading model axis: (n * d0, ...)."""
+    if values.ndim < 2:
+        return values
+    samples, lead, *rest = values.shape
+    return values.reshape(samples * lead, *rest)

@@ -11,6 +11,7 @@ from hecompile.ir.program import Program
 from hecompile.runtime.admission import check_program, facts, mask_magnitude
 from hecompile.runtime.checkpoint import Checkpoint, checkpoint_from_bytes
 from hecompile.runtime.envelope import Header, Kind, open_envelope, seal_envelope
+from hecompile.runtime.guard import Guard, OpenGuard
 from hecompile.runtime.keycard import short
 from hecompile.runtime.keys import EvaluationKeys, Progress, no_progress
 from hecompile.runtime.machine import Machine, Timing
@@ -35,6 +36,7 @@ class Evaluator:
         *,
         memory_limit: int | None = None,
         progress: Progress = no_progress,
+        guard: Guard | None = None,
     ) -> None:
         """Check the program and encode its weights.
 
@@ -44,6 +46,7 @@ class Evaluator:
             memory_limit: Most bytes that encoded weights may take; weights beyond are encoded at
                 every use. None for half of the machine's memory.
             progress: Called while weights are encoded and operations run.
+            guard: Asked before each evaluation.
 
         Raises:
             ProgramError: The program cannot run on its parameters.
@@ -65,6 +68,7 @@ class Evaluator:
             )
         self.context = keys.context
         self.progress = progress
+        self._guard = guard if guard is not None else OpenGuard()
         self._weights = Weights(program, keys.context, memory_limit, progress)
         self.machine = Machine(program, keys, self._weights)
 
@@ -82,8 +86,10 @@ class Evaluator:
         """Begin the evaluation of an input envelope.
 
         Raises:
+            AccessDeniedError: The policy does not grant it.
             IntegrityError: The envelope is for another program or key, or was changed.
         """
+        self._guard.evaluate()
         expected = Header(Kind.INPUT, self.spec.program, self.key_id, "", self.program.batch)
         contract = self.spec.input_ciphertexts
         envelope = open_envelope(
@@ -102,8 +108,10 @@ class Evaluator:
         """Take up an evaluation that waits for a refresh, from what `checkpoint` gave.
 
         Raises:
+            AccessDeniedError: The policy does not grant it.
             IntegrityError: The bytes are for another program or key, or were changed.
         """
+        self._guard.evaluate()
         checkpoint, live, outputs = checkpoint_from_bytes(
             data, self.program, self.context, self.spec.program, self.key_id
         )

@@ -65,10 +65,18 @@ class KeyRing:
             InputError: The folder exists or cannot be written.
         """
         with atomic_directory(folder) as place:
-            for role in roles:
-                for name, data in self.files[role].items():
-                    _write(place, role, name, data)
-                _write(place, role, KeyCard.FILE, self.cards[role].to_json())
+            self.write_into(place, roles)
+
+    def write_into(self, place: Path, roles: Iterable[Role]) -> None:
+        """Write some of the folders `secret/`, `public/` and `evaluation/` into a folder.
+
+        Raises:
+            InputError: The folder cannot be written.
+        """
+        for role in roles:
+            for name, data in self.files[role].items():
+                _write(place, role, name, data)
+            _write(place, role, KeyCard.FILE, self.cards[role].to_json())
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ def generate_keys(
     galois_steps: Iterable[int],
     program: str,
     progress: Progress = no_progress,
+    spill: Path | None = None,
 ) -> KeyRing:
     """Generate all keys in memory.
 
@@ -112,16 +121,28 @@ def generate_keys(
         galois_steps: Rotations to the left, in slots, that the program uses.
         program: Identity of the program the keys are for.
         progress: Called for each key made.
+        spill: A folder in which `evaluation/` takes the evaluation keys, which are large, instead
+            of memory; the ring then holds the secret and the public key only.
+
+    Raises:
+        InputError: A rotation is out of range, or `spill` cannot be written.
     """
     files: dict[Role, dict[str, bytes]] = {role: {} for role in Role}
+    listed: dict[Role, dict[str, tuple[str, int]]] = {role: {} for role in Role}
     steps = tuple(sorted(set(galois_steps)))
     for role, name, data in _generate(parameters, steps, progress):
-        files[role][name] = data
-    key_id = sha256_bytes(files[Role.PUBLIC][PUBLIC_FILE])
+        listed[role][name] = (sha256_bytes(data), len(data))
+        if spill is not None and role is Role.EVALUATION:
+            _write(spill, role, name, data)
+        else:
+            files[role][name] = data
+    key_id = listed[Role.PUBLIC][PUBLIC_FILE][0]
     cards = {
-        role: KeyCard.describe(role, key_id, program, parameters, steps, _list(files[role]))
+        role: KeyCard.describe(role, key_id, program, parameters, steps, listed[role])
         for role in Role
     }
+    if spill is not None:
+        _write(spill, Role.EVALUATION, KeyCard.FILE, cards[Role.EVALUATION].to_json())
     return KeyRing(key_id, cards, files)
 
 
@@ -142,17 +163,10 @@ def write_keys(
     Raises:
         InputError: The folder exists or cannot be written.
     """
-    steps = tuple(sorted(set(galois_steps)))
-    listed: dict[Role, dict[str, tuple[str, int]]] = {role: {} for role in Role}
     with atomic_directory(folder) as place:
-        for role, name, data in _generate(parameters, steps, progress):
-            listed[role][name] = (sha256_bytes(data), len(data))
-            _write(place, role, name, data)
-        key_id = listed[Role.PUBLIC][PUBLIC_FILE][0]
-        for role in Role:
-            card = KeyCard.describe(role, key_id, program, parameters, steps, listed[role])
-            _write(place, role, KeyCard.FILE, card.to_json())
-    return key_id
+        ring = generate_keys(parameters, galois_steps, program, progress, spill=place)
+        ring.write_into(place, (Role.SECRET, Role.PUBLIC))
+    return ring.key_id
 
 
 def load_secret_key(
@@ -273,10 +287,6 @@ def _generate(
         key = generator.create_galois_keys([context.galois_element(step)])
         yield Role.EVALUATION, galois_file(step), to_bytes(key)
         progress("generating keys", done, total)
-
-
-def _list(files: Mapping[str, bytes]) -> dict[str, tuple[str, int]]:
-    return {name: (sha256_bytes(data), len(data)) for name, data in files.items()}
 
 
 def _write(place: Path, role: Role, name: str, data: bytes) -> None:

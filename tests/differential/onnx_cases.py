@@ -104,4 +104,3 @@ def compare(
         assert (found[name].dtype.kind == "i") == (array.dtype.kind == "i"), name
         scale = np.maximum(1.0, np.abs(array))
         assert (np.abs(found[name] - array) / scale).max() <= tolerance, name
-

@@ -18,12 +18,16 @@ FOLDERS = {"hecompile": "hecompile", "hecompile.passes": "passes", "hecompile.mo
 
 @dataclass(frozen=True)
 class Import:
-    """One import statement, or one `import_module` call with a literal name."""
+    """One import statement, or one `import_module` call with a literal name.
+
+    `deferred` tells that importing the file does not import the module: the statement is in a
+    function, or there for type checkers only.
+    """
 
     path: str
     line: int
     module: str
-    in_function: bool
+    deferred: bool
 
     @property
     def top(self) -> str:
@@ -78,11 +82,20 @@ def _imports_of(path: str, tree: ast.Module) -> Iterator[Import]:
         package = package.rpartition(".")[0]
     stack: list[tuple[ast.AST, bool]] = [(tree, False)]
     while stack:
-        node, in_function = stack.pop()
+        node, deferred = stack.pop()
         for module in _names(node, package):
-            yield Import(path, getattr(node, "lineno", 0), module, in_function)
-        inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield Import(path, getattr(node, "lineno", 0), module, deferred)
+        inside = deferred or _defers(node)
         stack.extend((child, inside) for child in ast.iter_child_nodes(node))
+
+
+def _defers(node: ast.AST) -> bool:
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+            return True
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            return True
+    return False
 
 
 def _names(node: ast.AST, package: str) -> list[str]:

@@ -155,7 +155,7 @@ def _lstm(draw: Draw, b: Builder, values: list[Value]) -> Operation | None:
     x = _pick(draw, [v for v in values if len(_shape(v)) == 3])
     if x is None:
         return None
-    steps, batch, features = _shape(x)
+    _, batch, features = _shape(x)
     w, r = _constant(draw, b, 1, 4, features), _constant(draw, b, 1, 4, 1)
     p = _constant(draw, b, 1, 3) if draw(st.booleans()) else None
     c0 = _constant(draw, b, 1, batch, 1) if draw(st.booleans()) else None
@@ -165,19 +165,22 @@ def _lstm(draw: Draw, b: Builder, values: list[Value]) -> Operation | None:
 
 
 TENSOR_STEPS: list[Step] = [_binary, _unary, _activation, _polynomial, _matmul, _conv, _pool]
-TENSOR_STEPS += [_batch_norm, _reduce, _move, _affine, _lstm]
+TENSOR_STEPS += [_batch_norm, _reduce, _move, _move, _move, _affine, _lstm]
 
 
 @st.composite
 def tensor_programs(draw: Draw) -> Program:
     """A valid tensor program."""
     b = Builder(name=draw(TEXTS), batch=draw(st.integers(1, 4)))
-    shapes = draw(st.lists(st.lists(st.integers(1, 3), max_size=3), min_size=1, max_size=3))
-    values = [
-        b.emit(to.Input(label=f"x{i}", dims=tuple(s), location=draw(TEXTS)))
-        for i, s in enumerate(shapes)
+    ranks = st.sampled_from([3, 3, 4, 2, 1, 0])
+    shapes = [
+        tuple(draw(st.integers(1, 3)) for _ in range(draw(ranks)))
+        for _ in range(draw(st.integers(1, 3)))
     ]
-    for step in draw(st.lists(st.sampled_from(TENSOR_STEPS), max_size=6)):
+    values = [
+        b.emit(to.Input(label=f"x{i}", dims=s, location=draw(TEXTS))) for i, s in enumerate(shapes)
+    ]
+    for step in draw(st.lists(st.sampled_from(TENSOR_STEPS), min_size=1, max_size=6)):
         op = step(draw, b, values)
         if op is not None and _modest(op):
             values.append(b.emit(op, draw(TEXTS)))
@@ -256,5 +259,5 @@ def _facts(draw: Draw, value: Value) -> TensorType | CipherType | PlainType:
     rest = draw(st.sampled_from([ZERO, GARBAGE]))
     layout = Layout(draw(st.integers(0, 9)), 1, 1, draw(st.integers(0, kind.period - 1)), rest)
     chosen = draw(st.sampled_from([None, kind.layout, layout]))
-    bound = draw(st.none() | positive)
-    return dataclasses.replace(kind, layout=chosen, bound=bound, level=level, scale=scale)
+    bound, rms = draw(st.none() | positive), draw(st.none() | positive)
+    return dataclasses.replace(kind, layout=chosen, bound=bound, rms=rms, level=level, scale=scale)

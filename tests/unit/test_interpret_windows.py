@@ -27,7 +27,8 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_conv_as_onnxruntime(case: dict[str, Any], with_bias: bool) -> None:
     rank = len(case["x"]) - 2
-    attributes = {"strides": (1,) * rank, "pads": (0,) * 2 * rank, "dilations": (1,) * rank}
+    attributes: dict[str, Any] = {"strides": (1,) * rank, "dilations": (1,) * rank}
+    attributes["pads"] = (0,) * 2 * rank
     attributes |= {k: v for k, v in case.items() if k in attributes}
     groups = case.get("groups", 1)
     random = np.random.default_rng(1)

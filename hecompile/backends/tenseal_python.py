@@ -1,0 +1,207 @@
+"""Backend for TenSEAL: the program's text, and the same program as straight-line Python.
+
+`program.py` is what a cryptographer audits: one statement an operation, on SEAL's own objects,
+with nothing but numpy and TenSEAL. The evaluator runs `program.hir`.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib.resources
+import keyword
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hecompile.ir import he_ops as he
+from hecompile.ir.operation import Operation, Value
+from hecompile.ir.printer import print_program
+from hecompile.ir.program import Program
+from hecompile.runtime.admission import check_program, facts, mask_magnitude
+from hecompile.runtime.spec import program_id
+
+PROGRAM_FILE: Final = "server/program.hir"
+PYTHON_FILE: Final = "server/program.py"
+_WIDTH: Final = 100
+_INDENT: Final = "    "
+_HELD: Final = "\x00"
+_TAKEN: Final = frozenset({"he", "ask", "inputs", "seal", "np", "os", "sys", *dir(builtins)})
+
+
+@dataclass(frozen=True)
+class TensealBackend:
+    """TenSEAL's SEAL, by the evaluator of `hecompile.runtime` or by the generated Python."""
+
+    name: str = "tenseal"
+
+    def emit(self, program: Program) -> Mapping[str, bytes]:
+        """Write `server/program.hir` and `server/program.py`.
+
+        Raises:
+            ProgramError: The program is not finished.
+        """
+        return {
+            PROGRAM_FILE: print_program(program).encode("utf-8"),
+            PYTHON_FILE: emit_python(program).encode("utf-8"),
+        }
+
+
+def emit_python(program: Program) -> str:
+    """Write a finished program as straight-line Python.
+
+    Raises:
+        ProgramError: The program is not finished.
+    """
+    parameters = check_program(program)
+    inputs = [op.defined.name for op in program.select(he.Input)]
+    head = _HEADER.format(
+        name=re.sub(r"[^\w .-]", "_", program.name) or "program", digest=program_id(program)
+    )
+    constants = [
+        f"DEGREE = {parameters.poly_modulus_degree}",
+        *_wrapped(f"PRIME_BITS = {list(parameters.coeff_modulus_bits)}", ""),
+        *_wrapped(f"INPUTS = {inputs}", ""),
+    ]
+    body = [_INDENT + line for line in _Writer(program).lines()]
+    parts = [head, _support(), "\n", "\n".join(constants), _COMPUTE, "\n".join(body), _MAIN]
+    return "\n".join(parts)
+
+
+_HEADER: Final = '''"""{name}: a program on encrypted data, written by hecompile.
+
+It computes on CKKS ciphertexts with evaluation keys only and needs numpy and TenSEAL. It is the
+same program as program.hir beside it, whose SHA-256 is
+{digest}.
+
+    python program.py KEYS INPUTS OUTPUTS
+
+KEYS is the folder of the evaluation keys, INPUTS holds a file NAME.ct for each name in INPUTS
+below, OUTPUTS receives a file for each ciphertext of an output. A program that refreshes needs the
+key holder: import this file and call compute(machine, inputs, ask).
+"""
+'''
+_COMPUTE: Final = '''
+
+def compute(he, inputs, ask=no_key_holder):
+    """Compute the outputs: a list of ciphertexts by name."""'''
+_MAIN: Final = """
+
+if __name__ == "__main__":
+    run(sys.argv[1:], DEGREE, PRIME_BITS, INPUTS, compute)
+"""
+
+
+def _support() -> str:
+    """The module that generated programs begin with, without its docstring."""
+    source = importlib.resources.files("hecompile.backends") / "program_support.py"
+    text = source.read_text(encoding="utf-8")
+    end = ast.parse(text).body[0].end_lineno or 0
+    return "\n".join(text.splitlines()[end:]).strip("\n")
+
+
+class _Writer:
+    """Writes one statement an operation, and a `del` where values die."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._last = program.last_uses
+        self._kept = {v.name for op in program.select(he.Output) for v in op.xs}
+        self._names: dict[str, str] = {}
+        self._used = set(_TAKEN)
+
+    def lines(self) -> Iterator[str]:
+        """Every line of the function's body."""
+        outputs: list[str] = []
+        refreshes: list[he.Refresh] = []
+        operations = self._program.operations
+        for position, op in enumerate(operations):
+            if isinstance(op, he.Output):
+                outputs.append(f"{_text(op.label)}: [{self._list(op.xs)}]")
+                continue
+            if isinstance(op, he.Refresh):
+                refreshes.append(op)
+                after = operations[position + 1] if position + 1 < len(operations) else None
+                if isinstance(after, he.Refresh) and after.group == op.group:
+                    continue
+                yield from _wrapped(self._refresh(refreshes), _INDENT)
+                yield from self._deletions(position, refreshes)
+                refreshes = []
+                continue
+            yield from _wrapped(self._statement(op), _INDENT)
+            yield from self._deletions(position, [op])
+        yield from _wrapped(f"return {{{', '.join(outputs)}}}", _INDENT)
+
+    def _statement(self, op: Operation) -> str:
+        result = self._name(op.defined)
+        if isinstance(op, he.Input):
+            return f"{result} = inputs[{_text(op.defined.name)}]"
+        found = facts(op.defined)
+        level, scale = f"level={found.level}", f"scale={found.scale!r}"
+        match op:
+            case he.Encode():
+                arguments = [_text(op.value), level, scale]
+            case he.SumMulPlain():
+                arguments = [f"[{self._list(op.xs)}]", _text(op.weights), level, scale]
+            case he.Rotate():
+                arguments = [self._name(op.x), f"steps={op.steps}", scale]
+            case he.DropLevel():
+                arguments = [self._name(op.x), level, scale]
+            case _:
+                arguments = [*(self._name(v) for v in op.operands), scale]
+        return f"{result} = he.{op.name.partition('.')[2]}({', '.join(arguments)})"
+
+    def _refresh(self, ops: list[he.Refresh]) -> str:
+        values = []
+        for op in ops:
+            found = facts(op.defined)
+            period = he.cipher_type(op.defined).period
+            numbers = (period, mask_magnitude(op), found.level, found.scale)
+            values.append(f"({self._name(op.x)}, {', '.join(map(repr, numbers))})")
+        results = ", ".join(self._name(op.defined) for op in ops)
+        return f"[{results}] = he.refresh(ask, {ops[0].group}, [{', '.join(values)}])"
+
+    def _deletions(self, position: int, ops: Sequence[Operation]) -> Iterator[str]:
+        names = dict.fromkeys(value.name for op in ops for value in op.operands)
+        dead = [self._names[n] for n in names if self._last[n] <= position and n not in self._kept]
+        if dead:
+            names_text = f"({', '.join(dead)})" if len(dead) > 1 else dead[0]
+            yield from _wrapped(f"del {names_text}", _INDENT)
+
+    def _list(self, values: tuple[Value, ...]) -> str:
+        return ", ".join(self._name(value) for value in values)
+
+    def _name(self, value: Value) -> str:
+        """A Python name for a value, near its own, used by no other."""
+        if value.name not in self._names:
+            base = re.sub(r"\W", "_", value.name, flags=re.ASCII)
+            if base[:1].isdigit() or keyword.iskeyword(base):
+                base = f"_{base}"
+            name, number = base, 1
+            while name in self._used:
+                number += 1
+                name = f"{base}_{number}"
+            self._used.add(name)
+            self._names[value.name] = name
+        return self._names[value.name]
+
+
+def _wrapped(line: str, indent: str) -> Iterator[str]:
+    """A statement, broken after commas if it is long: all commas are inside brackets."""
+    room = _WIDTH - len(indent)
+    if len(line) <= room:
+        yield line
+        return
+    # Spaces elsewhere must not be taken for places to break at.
+    held = re.sub(r"(?<!,) ", _HELD, line)
+    for part in textwrap.wrap(
+        held, room, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
+    ):
+        yield part.replace(_HELD, " ")
+
+
+def _text(value: str) -> str:
+    """A string literal without spaces, at which a line could be broken."""
+    return repr(value).replace(" ", r"\x20")

@@ -1,0 +1,242 @@
+"""`hecompile compile`: from an ONNX model to a signed bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hecompile.cli import console
+from hecompile.cli.options import (
+    PATH,
+    json_option,
+    load_option,
+    observer_options,
+    output_option,
+)
+from hecompile.errors import UsageError
+
+if TYPE_CHECKING:
+    from hecompile.access.policy import Policy
+    from hecompile.access.signing import SigningKey
+    from hecompile.compiler import Compiled
+    from hecompile.config import CompileOptions
+    from hecompile.passbase import Pass
+    from hecompile.preprocess import Step
+
+
+@click.command("compile")
+@click.argument("model", type=PATH)
+@click.option(
+    "--calibration", type=PATH, required=True, metavar="CAL.npz", help="Samples, batch first."
+)
+@click.option("--policy", type=PATH, metavar="POLICY.toml", help="Who may do what.")
+@click.option("--precision", type=float, help="Largest error allowed on the raw outputs.")
+@click.option(
+    "--refresh",
+    type=click.Choice(["auto", "never", "client"]),
+    default="auto",
+    show_default=True,
+    help="Round trips to the key holder: where needed or cheaper, never, or at no price.",
+)
+@click.option("--batch", type=int, default=1, show_default=True, help="Samples in one evaluation.")
+@click.option("--backend", default="tenseal", show_default=True, help="What executes the program.")
+@output_option("A folder to make, or a .hec file.", True, "BUNDLE")
+@click.option("--degree", type=int, help="Degree of every fitted polynomial.")
+@click.option("--method", help="How polynomials are fitted: weighted, chebyshev, minimax.")
+@click.option("--margin", type=float, help="Widening of observed ranges, as a fraction.")
+@click.option("--max-degree", type=int, help="Largest degree that may be chosen.")
+@click.option("--mask-bits", type=int, help="Statistical hiding of each refresh, bits.")
+@click.option("--ring", type=int, help="Polynomial modulus degree.")
+@click.option(
+    "--input-shape",
+    "input_shapes",
+    multiple=True,
+    metavar="NAME:1x4x32",
+    help="Shape of an input whose axes the model leaves open; may be repeated.",
+)
+@click.option(
+    "--preprocess",
+    multiple=True,
+    metavar="[NAME=]FILE.json",
+    help="Steps that the client takes on an input before encryption; may be repeated.",
+)
+@click.option("--pass", "extra", multiple=True, metavar="TEXT", help="A further pass; repeatable.")
+@load_option
+@observer_options
+@click.option("--sign-key", type=PATH, metavar="KEY.pem", help="Ed25519 key; by default your own.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+@json_option
+def command(
+    model: Path,
+    calibration: Path,
+    policy: Path | None,
+    precision: float | None,
+    refresh: str,
+    batch: int,
+    backend: str,
+    output: Path,
+    degree: int | None,
+    method: str | None,
+    margin: float | None,
+    max_degree: int | None,
+    mask_bits: int | None,
+    ring: int | None,
+    input_shapes: tuple[str, ...],
+    preprocess: tuple[str, ...],
+    extra: tuple[str, ...],
+    load: tuple[Path, ...],
+    print_after_all: bool,
+    print_after: tuple[str, ...],
+    dump_dir: Path | None,
+    timing: bool,
+    sign_key: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Compile the trained model MODEL (ONNX) into an encrypted program with an access manifest.
+
+    Arrays in CAL.npz are named as the model's inputs, samples first. Without --policy a built-in
+    policy with a single owner applies and is printed.
+    """
+    from hecompile.bundle.store import check_destination
+
+    # Whatever can be refused is refused before the long work.
+    check_destination(output, overwrite)
+    if precision is not None and not 0 < precision < float("inf"):
+        raise UsageError(f"--precision is a number above 0, not {precision}")
+    options = _options(
+        input_shapes,
+        batch=batch,
+        refresh=refresh,
+        degree=degree,
+        method=method,
+        margin=margin,
+        max_degree=max_degree,
+        mask_bits=mask_bits,
+        ring=ring,
+    )
+    from hecompile.calibration import load_arrays
+    from hecompile.cli.watching import watch
+    from hecompile.compiler import compile as compile_model
+
+    rules = _policy(policy)
+    signing_key = _signing_key(sign_key)
+    passes = _passes(extra, load)
+    watching = watch(print_after_all, print_after, dump_dir, timing)
+    arrays = load_arrays(calibration)
+    steps = _preprocessing(preprocess, model)
+    progress = console.Progress()
+    compiled = compile_model(
+        model,
+        calibration=arrays,
+        policy=rules,
+        backend=backend,
+        precision=precision,
+        passes=passes,
+        options=options,
+        preprocessing=steps,
+        observers=watching.observers,
+        note=console.say,
+        progress=progress,
+    )
+    watching.tell()
+    compiled.save(output, signing_key=signing_key, overwrite=overwrite)
+    tell(compiled, output, built_in=policy is None, as_json=as_json)
+
+
+def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> None:
+    """Print what was compiled; the built-in policy, which nobody wrote, goes to stderr."""
+    from hecompile.cli.describe import policy_document, policy_text, report_text
+
+    report = compiled.report.to_json()
+    for fit in compiled.report.fits:
+        if fit.outside > 0:
+            console.warn(
+                f"{fit.node}: {fit.outside:.2%} of the values on held-back calibration samples are "
+                "outside the fitted range; give more calibration samples or a larger --margin"
+            )
+    if built_in:
+        console.say("no --policy was given; the built-in single-owner policy applies:")
+        console.say(policy_text(compiled.policy).rstrip("\n"))
+    document = {"bundle": str(output), **report, **policy_document(compiled.policy)}
+    console.result(document, f"wrote {output}\n{report_text(report)}", as_json)
+
+
+def _options(shapes: Sequence[str], **values: object) -> CompileOptions:
+    from hecompile.config import CompileOptions
+
+    given = {name: value for name, value in values.items() if value is not None}
+    return dataclasses.replace(CompileOptions(), **given, input_shapes=parse_shapes(shapes))  # type: ignore[arg-type]
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Read shapes as in `x:1x4x32`.
+
+    Raises:
+        UsageError: Naming the text at fault.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, colon, extents = text.rpartition(":")
+        parts = extents.split("x")
+        good = all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts)
+        if not (name and colon and good):
+            raise UsageError(f"--input-shape is NAME:1x4x32, not '{text}'")
+        if name in found:
+            raise UsageError(f"--input-shape gives '{name}' twice; keep one")
+        found[name] = tuple(map(int, parts))
+    return found
+
+
+def _policy(path: Path | None) -> Policy | None:
+    from hecompile.access.policy_io import read_policy
+
+    return None if path is None else read_policy(path)
+
+
+def _signing_key(path: Path | None) -> SigningKey | None:
+    """The key, read now so that a bad one is told now; None has one made when the bundle is."""
+    from hecompile.access.signing import SigningKey, default_key_path
+
+    if path is None and not default_key_path().exists():
+        return None
+    return SigningKey.load(path if path is not None else default_key_path())
+
+
+def _passes(texts: Sequence[str], files: Sequence[Path]) -> list[Pass]:
+    from hecompile.passbase import load_file
+    from hecompile.pipeline import parse_pipeline
+
+    for path in files:
+        load_file(path)
+    return [one for text in texts for one in parse_pipeline(text).passes]
+
+
+def _preprocessing(texts: Sequence[str], model: Path) -> Mapping[str, Sequence[Step]] | None:
+    """Steps by input name; a file without a name is for the model's only input."""
+    from hecompile.preprocess import load_steps
+
+    found: dict[str, Sequence[Step]] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not equals or Path(text).is_file():
+            name, file = _only_input(model), text
+        if name in found:
+            raise UsageError(f"--preprocess gives steps for '{name}' twice; keep one")
+        found[name] = load_steps(file)
+    return found or None
+
+
+def _only_input(model: Path) -> str:
+    from hecompile.frontend import model_inputs
+
+    names = [entry.name for entry in model_inputs(model)]
+    if len(names) != 1:
+        raise UsageError(
+            f"--preprocess needs the input's name, one of {', '.join(names)}: NAME=FILE"
+        )
+    return names[0]

@@ -1,0 +1,120 @@
+"""What a command says: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+_BAR = 24
+_REDRAW_SECONDS = 0.1
+_on_line = False
+
+
+def result(document: Mapping[str, object], text: str, as_json: bool) -> None:
+    """Print a command's result: one JSON document, or the text for people."""
+    if as_json:
+        text = json.dumps(document, indent=2, allow_nan=False, default=_plain)
+    clear_line()
+    if text:
+        click.echo(text.rstrip("\n"))
+
+
+def say(message: str) -> None:
+    """Tell one thing on stderr."""
+    clear_line()
+    click.echo(message, err=True)
+
+
+def warn(message: object) -> None:
+    """Tell one thing on stderr that needs attention."""
+    say(f"warning: {message}")
+
+
+def clear_line() -> None:
+    """Wipe a progress bar off the terminal's line."""
+    global _on_line
+    if _on_line:
+        click.echo("\r\033[K", nl=False, err=True)
+        _on_line = False
+
+
+class Progress:
+    """Shows how far work has come: a bar on a terminal, else a line when a task begins and ends.
+
+    It is called with the task, how much of it is done, and how much there is.
+    """
+
+    def __init__(self) -> None:
+        """Start the clock."""
+        self._bar = sys.stderr.isatty()
+        self._task = ""
+        self._drawn = self._started = time.monotonic()
+
+    def __call__(self, task: str, done: int = 0, total: int = 0) -> None:
+        """Show that `done` of `total` steps of a task are done; no total means unknown."""
+        now = time.monotonic()
+        if task != self._task:
+            self._task, self._started = task, now
+            self._drawn = 0.0
+            if not self._bar:
+                say(f"{task} ...")
+        if self._bar and (now - self._drawn >= _REDRAW_SECONDS or done == total):
+            self._drawn = now
+            self._draw(done, total)
+        if total and done == total:
+            clear_line()
+            say(f"{task}: {now - self._started:.1f} s")
+            self._task = ""
+
+    def _draw(self, done: int, total: int) -> None:
+        global _on_line
+        filled = _BAR * done // total if total else 0
+        bar = f" [{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}" if total else " ..."
+        click.echo(f"\r\033[K{self._task}{bar}", nl=False, err=True)
+        _on_line = True
+
+
+def table(rows: Sequence[Sequence[object]], head: Sequence[str] = (), indent: str = "  ") -> str:
+    """Lay rows out in columns: numbers to the right, texts to the left."""
+    texts = [[_cell(cell) for cell in row] for row in rows]
+    every = [list(head), *texts] if head else texts
+    if not every:
+        return ""
+    widths = [max(len(row[i]) for row in every) for i in range(len(every[0]))]
+    right = [
+        bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        for i in range(len(widths))
+    ]
+    lines = []
+    for row in every:
+        cells = [
+            text.rjust(width) if flush else text.ljust(width)
+            for text, width, flush in zip(row, widths, right, strict=True)
+        ]
+        lines.append(f"{indent}{'  '.join(cells)}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> object:
+    """Arrays and numpy's numbers as JSON values; paths as text."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)

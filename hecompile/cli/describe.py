@@ -1,0 +1,148 @@
+"""Reports and policies as JSON values and as tables for people; no compiler is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hecompile.cli import console
+
+if TYPE_CHECKING:
+    from hecompile.access.policy import Policy
+
+Report = Mapping[str, Any]
+
+
+def policy_document(policy: Policy) -> dict[str, object]:
+    """Who may do what, as JSON values."""
+    from hecompile.access.policy import permission_table
+
+    return {
+        "policy": [
+            {
+                "role": row.role,
+                "action": str(row.action),
+                "object": str(row.object),
+                "enforcement": str(row.enforcement),
+                "inherited_from": row.inherited_from,
+            }
+            for row in permission_table(policy)
+        ],
+        "users": {user.name: list(user.roles) for user in policy.users},
+    }
+
+
+def policy_text(policy: Policy) -> str:
+    """Who may do what, for people."""
+    from hecompile.access.policy import permission_table
+
+    joined: dict[tuple[str, str, str, str], list[str]] = {}
+    for row in permission_table(policy):
+        source = f"from {row.inherited_from}" if row.inherited_from else ""
+        key = (row.role, str(row.action), str(row.enforcement), source)
+        joined.setdefault(key, []).append(str(row.object))
+    rows = [
+        (role, action, ", ".join(objects), enforcement, source)
+        for (role, action, enforcement, source), objects in joined.items()
+    ]
+    users = [(user.name, ", ".join(user.roles) or "no role") for user in policy.users]
+    head = ("role", "may", "object", "enforcement", "inherited")
+    return console.table(rows, head) + "  users:\n" + console.table(users, indent="    ")
+
+
+def report_text(report: Report) -> str:
+    """What a program promises and costs, for people."""
+    return "".join(
+        (
+            console.table(_facts(report), indent=""),
+            "operations by level:\n",
+            _operations(report),
+            _activations(report),
+        )
+    )
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    found = report["parameters"]
+    bits = found["coeff_modulus_bits"]
+    parts = report["predicted_error_parts"]
+    steps = report["rotation_steps"]
+    rounds = report["refreshes"]
+    rows = [
+        ("program", f"{report['program']}, {report['batch']} samples an evaluation"),
+        (
+            "parameters",
+            f"N = {found['poly_modulus_degree']}, {sum(bits)} bits ({' '.join(map(str, bits))}), "
+            f"scale 2^{found['scale_bits']}, {found['security_bits']}-bit security",
+        ),
+        ("depth", f"{report['depth']} levels in all, {report['levels']} between refreshes"),
+        ("refreshes", _refreshes(report) if rounds else "none"),
+        ("key switches", str(report["key_switches"])),
+        ("rotation steps", f"{len(steps)}: {_some(steps)}" if steps else "none"),
+        (
+            "predicted error",
+            f"{report['predicted_error']:.3g} (polynomials {parts['approximation']:.2g}, noise "
+            f"{parts['noise']:.2g}, float32 of the model {parts['reference']:.2g})",
+        ),
+        (
+            "predicted time",
+            f"{report['predicted_seconds']:.2f} CPU s on the evaluator, "
+            f"{report['predicted_client_seconds']:.2f} s on the client",
+        ),
+        (
+            "predicted memory",
+            f"{console.size(report['predicted_memory_bytes'])} on the evaluator "
+            f"(weights {console.size(report['weight_bytes'])})",
+        ),
+        ("Galois keys", f"{report['galois_keys']}, {console.size(report['galois_key_bytes'])}"),
+        (
+            "ciphertexts",
+            f"{console.size(report['input_bytes'])} in, {console.size(report['output_bytes'])} out",
+        ),
+        ("calibration", f"{report['calibration_samples']} samples"),
+    ]
+    if report["precision"] is not None:
+        rows.insert(6, ("precision asked", f"{report['precision']:.3g}"))
+    return rows
+
+
+def _refreshes(report: Report) -> str:
+    return (
+        f"{report['refreshes']} rounds with the key holder, {report['refreshed_ciphertexts']} "
+        f"ciphertexts, masks of {report['mask_bits']} bits"
+    )
+
+
+def _operations(report: Report) -> str:
+    by_level = report["op_counts_by_level"]
+    names = sorted(report["op_counts"])
+    rows: list[list[object]] = [
+        [level, *(by_level[level].get(name, 0) for name in names)]
+        for level in sorted(by_level, key=int, reverse=True)
+    ]
+    rows.append(["all", *(report["op_counts"][name] for name in names)])
+    return console.table(rows, ["level", *names])
+
+
+def _activations(report: Report) -> str:
+    fits = report["activations"]
+    if not fits:
+        return ""
+    rows = [
+        (
+            fit["node"],
+            ", ".join(fit["functions"]),
+            fit["degree"],
+            f"[{fit['lower']:.3g}, {fit['upper']:.3g}]",
+            f"{fit['fit_error']:.2g}",
+            f"{fit['outside']:.2%}",
+        )
+        for fit in fits
+    ]
+    head = ("node", "function", "degree", "range", "fit error", "outside")
+    return "activations:\n" + console.table(rows, head)
+
+
+def _some(steps: list[int], most: int = 12) -> str:
+    text = ", ".join(map(str, steps[:most]))
+    return text if len(steps) <= most else f"{text} and {len(steps) - most} more"

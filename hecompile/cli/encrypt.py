@@ -1,0 +1,56 @@
+"""`hecompile encrypt`: the client's part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hecompile.cli import console
+from hecompile.cli.door import open_door, read_spec
+from hecompile.cli.options import (
+    PATH,
+    access_options,
+    bundle_argument,
+    json_option,
+    keys_option,
+    output_option,
+)
+
+
+@click.command("encrypt")
+@bundle_argument
+@keys_option("public")
+@click.option("--input", "samples", type=PATH, required=True, metavar="X.npz", help="Samples.")
+@output_option("The encrypted samples.", True, "IN.hect")
+@access_options
+@json_option
+def command(
+    bundle: Path,
+    keys: Path,
+    samples: Path,
+    output: Path,
+    user: str | None,
+    trust: tuple[Path, ...],
+    audit_log: Path | None,
+    as_json: bool,
+) -> None:
+    """Check, preprocess and encrypt the samples in X.npz under the public key.
+
+    Arrays are named as the model's inputs, samples first.
+    """
+    door = open_door(bundle, trust, audit_log)
+    door.enter(user, door.encryptions())
+    from hecompile.cli.hectfile import write_parts
+    from hecompile.cli.samples import read_samples
+    from hecompile.runtime.client import Client
+    from hecompile.runtime.keys import load_public_key
+
+    spec = read_spec(door.files())
+    arrays = read_samples(samples, spec)
+    client = Client(spec, load_public_key(keys, spec.parameters, spec.program))
+    envelopes = client.encrypt(arrays, console.warn)
+    written = write_parts(output, envelopes)
+    document = {"output": str(output), "evaluations": len(envelopes), "bytes": written}
+    text = f"wrote {output}: {len(envelopes)} evaluations, {console.size(written)}"
+    console.result(document, text, as_json)

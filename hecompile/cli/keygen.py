@@ -1,0 +1,45 @@
+"""`hecompile keygen`: the three key folders of a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hecompile.cli import console
+from hecompile.cli.door import HOLDING, open_door, read_spec
+from hecompile.cli.options import access_options, bundle_argument, json_option, output_option
+from hecompile.errors import InputError
+
+
+@click.command("keygen")
+@bundle_argument
+@output_option("Folder to make; it gets secret/, public/ and evaluation/.", True, "KEYS")
+@access_options
+@json_option
+def command(
+    bundle: Path,
+    output: Path,
+    user: str | None,
+    trust: tuple[Path, ...],
+    audit_log: Path | None,
+    as_json: bool,
+) -> None:
+    """Make a key for BUNDLE: KEYS/secret stays here, the other two go to client and evaluator."""
+    door = open_door(bundle, trust, audit_log)
+    door.enter(user, HOLDING)
+    if output.exists():
+        raise InputError(f"{output} exists already; name another folder for the keys")
+    from hecompile.runtime.keys import write_keys
+
+    spec = read_spec(door.files())
+    progress = console.Progress()
+    steps = door.manifest.galois_steps
+    key_id = write_keys(output, spec.parameters, steps, spec.program, progress)
+    sizes = {
+        folder.name: sum(file.stat().st_size for file in folder.iterdir())
+        for folder in sorted(output.iterdir())
+    }
+    document = {"keys": str(output), "key_id": key_id, "bytes": sizes}
+    rows = [(f"{output}/{name}", console.size(count)) for name, count in sizes.items()]
+    console.result(document, f"key {key_id}\n{console.table(rows)}", as_json)

@@ -1,0 +1,53 @@
+"""`hecompile refresh`: the key holder's answer to a request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hecompile.cli import console
+from hecompile.cli.door import REFRESHING, open_door, read_spec
+from hecompile.cli.options import (
+    PATH,
+    access_options,
+    bundle_argument,
+    json_option,
+    keys_option,
+    output_option,
+)
+
+
+@click.command("refresh")
+@bundle_argument
+@keys_option("secret")
+@click.option(
+    "--input", "request", type=PATH, required=True, metavar="REQUEST", help="The request."
+)
+@output_option("The response.", True, "RESPONSE")
+@access_options
+@json_option
+def command(
+    bundle: Path,
+    keys: Path,
+    request: Path,
+    output: Path,
+    user: str | None,
+    trust: tuple[Path, ...],
+    audit_log: Path | None,
+    as_json: bool,
+) -> None:
+    """Encrypt the masked values in REQUEST anew; no value leaves in the clear."""
+    door = open_door(bundle, trust, audit_log)
+    door.enter(user, REFRESHING)
+    from hecompile.cli.hectfile import read_parts, write_parts
+    from hecompile.runtime.custodian import Custodian
+    from hecompile.runtime.keys import load_secret_key
+
+    spec = read_spec(door.files())
+    requests = read_parts(request)
+    custodian = Custodian(spec, load_secret_key(keys, spec.parameters, spec.program))
+    responses = [custodian.refresh(data) for data in requests]
+    written = write_parts(output, responses)
+    document = {"output": str(output), "evaluations": len(responses), "bytes": written}
+    console.result(document, f"wrote {output}: {console.size(written)}", as_json)

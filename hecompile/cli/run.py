@@ -1,0 +1,123 @@
+"""`hecompile run`: all parties in one go, the evaluator in a process without the secret key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hecompile.cli import console
+from hecompile.cli.door import (
+    EVALUATION,
+    HOLDING,
+    REFRESHING,
+    Door,
+    open_door,
+    read_server,
+    read_spec,
+)
+from hecompile.cli.options import (
+    PATH,
+    access_options,
+    bundle_argument,
+    json_option,
+    output_option,
+)
+
+if TYPE_CHECKING:
+    from hecompile.runtime.run import RunResult
+
+
+@click.command("run")
+@bundle_argument
+@click.option("--input", "samples", type=PATH, required=True, metavar="X.npz", help="Samples.")
+@output_option("Also write the outputs there, named as the model's.", metavar="OUT.npz")
+@click.option("--keys", type=PATH, metavar="KEYS", help="Keys from keygen; by default fresh ones.")
+@click.option("--evaluator", metavar="USER", help="Who evaluates; by default the one who may.")
+@click.option("--key-holder", metavar="USER", help="By default --as, if allowed.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="For loading and each evaluation.")
+@access_options
+@json_option
+def command(
+    bundle: Path,
+    samples: Path,
+    output: Path | None,
+    keys: Path | None,
+    evaluator: str | None,
+    key_holder: str | None,
+    timeout: float | None,
+    user: str | None,
+    trust: tuple[Path, ...],
+    audit_log: Path | None,
+    as_json: bool,
+) -> None:
+    """Encrypt the samples in X.npz, evaluate them in another process, decrypt the results.
+
+    USER encrypts and decrypts. Arrays are named as the model's inputs, samples first.
+    """
+    door = open_door(bundle, trust, audit_log)
+    _ask(door, user, evaluator, key_holder)
+    from hecompile.cli.samples import joined_document, read_samples, shown, write_npz
+    from hecompile.runtime.run import run_parties
+
+    files = door.files()
+    spec = read_spec(files)
+    result = run_parties(
+        read_server(files),
+        spec,
+        read_samples(samples, spec),
+        keys=keys,
+        timeout=timeout,
+        progress=console.Progress(),
+        warn=console.warn,
+    )
+    document = {
+        **joined_document(result.outputs, result.raw_outputs),
+        **costs(result),
+        "predicted_error": door.manifest.predicted_error,
+    }
+    if output is not None:
+        write_npz(output, result.outputs)
+    text = shown(result.outputs, result.raw_outputs) + costs_text(result)
+    console.result(document, text, as_json)
+
+
+def _ask(door: Door, user: str | None, evaluator: str | None, key_holder: str | None) -> None:
+    """Ask for every step of every party before anything is read."""
+    found = door.enter(user, (*door.encryptions(), *door.decryptions()))
+    holding = HOLDING + (REFRESHING if door.manifest.refresh.count else ())
+    door.play(key_holder, holding, found)
+    door.play(evaluator, EVALUATION, found)
+
+
+def costs(result: RunResult) -> dict[str, object]:
+    """Seconds, memory and bytes of a run as JSON values."""
+    return {
+        "phases": {
+            name: {"cpu_seconds": phase.cpu, "wall_seconds": phase.wall}
+            for name, phase in result.phases.items()
+        },
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "client_peak_memory_bytes": result.client_peak_memory_bytes,
+        "ciphertext_bytes": {"in": result.ciphertext_bytes_in, "out": result.ciphertext_bytes_out},
+        "refresh_bytes": result.refresh_bytes,
+        "refresh_rounds": result.refresh_rounds,
+        "out_of_range": [vars(warning) for warning in result.warnings],
+    }
+
+
+def costs_text(result: RunResult) -> str:
+    """Seconds, memory and bytes of a run, for people."""
+    rows = [
+        (name, f"{phase.cpu:.2f}", f"{phase.wall:.2f}") for name, phase in result.phases.items()
+    ]
+    rounds = f", {result.refresh_rounds} refresh rounds of {console.size(result.refresh_bytes)}"
+    return (
+        console.table(rows, ("phase", "CPU s", "wall s"))
+        + f"  the evaluator took {console.size(result.peak_memory_bytes)} of memory; ciphertexts: "
+        f"{console.size(result.ciphertext_bytes_in)} in, "
+        f"{console.size(result.ciphertext_bytes_out)} out"
+        + (rounds if result.refresh_rounds else "")
+        + "\n"
+    )

@@ -1,0 +1,203 @@
+"""A bundle opened for use: client, evaluator and custodian, each behind the access policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from numpy.typing import ArrayLike
+
+from hecompile.access.audit import AuditLog
+from hecompile.access.decide import Gate, PolicyIndex
+from hecompile.access.manifest import Manifest
+from hecompile.access.policy import PROGRAM, Action
+from hecompile.access.signing import PublicKey, TrustStore
+from hecompile.bundle.store import BundleFiles, open_bundle_files
+from hecompile.errors import IntegrityError
+from hecompile.ir.program import Program
+from hecompile.runtime.client import Client, Warn, no_warning
+from hecompile.runtime.custodian import Custodian
+from hecompile.runtime.evaluator import Evaluator, galois_steps
+from hecompile.runtime.guard import PolicyGuard
+from hecompile.runtime.keys import (
+    Progress,
+    load_evaluation_keys,
+    load_public_key,
+    load_secret_key,
+    no_progress,
+    write_keys,
+)
+from hecompile.runtime.program_files import load_program
+from hecompile.runtime.run import Guards, RunResult, Server, run_parties
+from hecompile.runtime.spec import ClientSpec, program_id
+from hecompile.runtime.spec_json import spec_from_json
+
+SPEC_FILE = "client/spec.json"
+PROGRAM_FILE = "server/program.hir"
+CONSTANTS_FILE = "server/constants.npz"
+
+
+class Bundle:
+    """A bundle whose signature and files were checked.
+
+    Every method that leads to data asks the policy first, in the name of `user`, and logs the
+    decision. Without a user, the only one whom the policy allows the action is taken.
+
+    Attributes:
+        path: Where the bundle is.
+        manifest: Its signed manifest.
+        user: Who asks.
+    """
+
+    def __init__(
+        self, files: BundleFiles, user: str | None = None, audit: AuditLog | None = None
+    ) -> None:
+        """Wrap checked files; use `open_bundle`."""
+        self.path = files.path
+        self.manifest: Manifest = files.manifest
+        self.user = user
+        self._files = files
+        index = PolicyIndex(files.manifest.policy)
+        gate = Gate(index, audit if audit is not None else AuditLog(), files.manifest.digest)
+        self._guard = PolicyGuard(gate, index, user)
+
+    @cached_property
+    def spec(self) -> ClientSpec:
+        """What client and custodian know of the program."""
+        return spec_from_json(self._files.read(SPEC_FILE))
+
+    @cached_property
+    def program(self) -> Program:
+        """The encrypted program.
+
+        Raises:
+            IntegrityError: It is not the one that the client's specification is for.
+        """
+        server = self._server()
+        program = load_program(server.program, server.constants, f"{self.path}/{PROGRAM_FILE}")
+        if program_id(program) != self.spec.program:
+            raise IntegrityError(
+                f"bundle {self.path}: client and server parts are of different programs; compile"
+                " again."
+            )
+        return program
+
+    def keygen(self, folder: str | Path, progress: Progress = no_progress) -> str:
+        """Make keys for this bundle in a new folder and return their identifier.
+
+        Raises:
+            AccessDeniedError: The user may not hold the secret key.
+            InputError: The folder exists or cannot be written.
+        """
+        self._guard.hold()
+        program = self.program
+        spec = self.spec
+        return write_keys(folder, spec.parameters, galois_steps(program), spec.program, progress)
+
+    def client(self, keys: str | Path) -> Client:
+        """The client, with the public key from `keys`.
+
+        Raises:
+            AccessDeniedError: The user may not encrypt.
+            HecompileError: The key is missing or not this bundle's.
+        """
+        spec = self.spec
+        self._guard.encrypt([entry.label for entry in spec.inputs])
+        return Client(spec, load_public_key(keys, spec.parameters, spec.program), self._guard)
+
+    def evaluator(
+        self,
+        keys: str | Path,
+        *,
+        memory_limit: int | None = None,
+        progress: Progress = no_progress,
+    ) -> Evaluator:
+        """The evaluator, with the evaluation keys from `keys`.
+
+        Raises:
+            AccessDeniedError: The user may not evaluate.
+            HecompileError: A key is missing or not this bundle's.
+        """
+        self._guard.evaluate()
+        program, spec = self.program, self.spec
+        loaded = load_evaluation_keys(
+            keys, spec.parameters, spec.program, galois_steps(program), progress
+        )
+        return Evaluator(
+            program, loaded, memory_limit=memory_limit, progress=progress, guard=self._guard
+        )
+
+    def custodian(self, keys: str | Path) -> Custodian:
+        """The custodian, with the secret key from `keys`; the policy is asked at each use.
+
+        Raises:
+            AccessDeniedError: The user may neither refresh nor decrypt.
+            HecompileError: The key is missing or not this bundle's.
+        """
+        spec = self.spec
+        self._guard.act_for([entry.label for entry in spec.outputs])
+        return Custodian(spec, load_secret_key(keys, spec.parameters, spec.program), self._guard)
+
+    def run(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        *,
+        keys: str | Path | None = None,
+        memory_limit: int | None = None,
+        timeout: float | None = None,
+        progress: Progress = no_progress,
+        warn: Warn = no_warning,
+    ) -> RunResult:
+        """Play all parties on some samples, the evaluator in a process of its own.
+
+        The user must be allowed to encrypt and to decrypt; evaluation and refresh are played by
+        the user or else by the first one whom the policy allows them.
+
+        Raises:
+            AccessDeniedError: The policy does not grant a step.
+            HecompileError: Bad input, keys of another bundle, or the evaluator failed.
+        """
+        guards = Guards(
+            client=self._guard,
+            evaluator=self._guard.as_anyone(Action.EVALUATE, PROGRAM),
+            custodian=self._guard,
+            refresher=self._guard.as_anyone(Action.REFRESH, PROGRAM),
+        )
+        return run_parties(
+            self._server(),
+            self.spec,
+            inputs,
+            keys=keys,
+            guards=guards,
+            memory_limit=memory_limit,
+            timeout=timeout,
+            progress=progress,
+            warn=warn,
+        )
+
+    def _server(self) -> Server:
+        return Server(self._files.read(PROGRAM_FILE), self._files.read(CONSTANTS_FILE))
+
+
+def open_bundle(
+    path: str | Path,
+    *,
+    user: str | None = None,
+    trust: Sequence[PublicKey] | None = None,
+    audit: AuditLog | None = None,
+) -> Bundle:
+    """Open a bundle: check its signature and every file.
+
+    Args:
+        path: A folder, or a `.hec` file.
+        user: Who asks; each method that leads to data refuses what the policy does not grant.
+        trust: Keys whose signature is accepted; None for the user's trust store.
+        audit: Where decisions are logged; None for the user's log.
+
+    Raises:
+        InputError: Nothing at `path` is a bundle.
+        IntegrityError: A byte was changed, or the signer is not trusted.
+    """
+    trusted = TrustStore().load() if trust is None else tuple(trust)
+    return Bundle(open_bundle_files(path, trusted), user, audit)

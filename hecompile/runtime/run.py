@@ -1,0 +1,192 @@
+"""One run of all parties: keys, client and key holder here, the evaluator in its own process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hecompile.ir.constants import Array
+from hecompile.runtime.client import Client, RangeWarning, Warn, no_warning
+from hecompile.runtime.custodian import Custodian
+from hecompile.runtime.evaluator import galois_steps
+from hecompile.runtime.guard import Guard
+from hecompile.runtime.keycard import Role
+from hecompile.runtime.keys import (
+    Progress,
+    PublicKey,
+    SecretKey,
+    generate_keys,
+    load_public_key,
+    load_secret_key,
+    no_progress,
+    public_key,
+    secret_key,
+)
+from hecompile.runtime.machine import Timing
+from hecompile.runtime.postprocess import Processed
+from hecompile.runtime.processes import EvaluatorProcess
+from hecompile.runtime.program_files import load_program
+from hecompile.runtime.spec import ClientSpec
+from hecompile.runtime.usage import Phase, Stopwatch, peak_memory_bytes
+
+PHASES = ("keygen", "load", "encrypt", "evaluate", "refresh", "decrypt")
+
+
+@dataclass(frozen=True)
+class Guards:
+    """Who plays each party."""
+
+    client: Guard
+    evaluator: Guard
+    custodian: Guard
+    refresher: Guard
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gave and took.
+
+    Attributes:
+        raw_outputs: By output, samples first, before post-processing.
+        outputs: By output, samples first, after post-processing.
+        phases: CPU and wall seconds of each of `PHASES`; `load` and `evaluate` are the
+            evaluator's, the others are this process's.
+        peak_memory_bytes: Largest resident memory of the evaluator.
+        client_peak_memory_bytes: Largest resident memory of this process.
+        ciphertext_bytes_in: Bytes of input envelopes.
+        ciphertext_bytes_out: Bytes of output envelopes.
+        refresh_bytes: Bytes of refresh requests and responses.
+        refresh_rounds: Number of round trips.
+        timings: Time in the evaluator per operation name.
+        warnings: Inputs outside the calibrated range.
+    """
+
+    raw_outputs: dict[str, Array]
+    outputs: dict[str, Processed]
+    phases: dict[str, Phase]
+    peak_memory_bytes: int
+    client_peak_memory_bytes: int
+    ciphertext_bytes_in: int
+    ciphertext_bytes_out: int
+    refresh_bytes: int
+    refresh_rounds: int
+    timings: dict[str, Timing]
+    warnings: tuple[RangeWarning, ...]
+
+
+@dataclass(frozen=True)
+class Server:
+    """The evaluator's files: contents of `program.hir` and `constants.npz`."""
+
+    program: bytes
+    constants: bytes
+
+
+def run_parties(
+    server: Server,
+    spec: ClientSpec,
+    inputs: Mapping[str, ArrayLike],
+    *,
+    keys: str | Path | None = None,
+    guards: Guards | None = None,
+    memory_limit: int | None = None,
+    timeout: float | None = None,
+    progress: Progress = no_progress,
+    warn: Warn = no_warning,
+) -> RunResult:
+    """Encrypt samples, evaluate them in another process, decrypt the results.
+
+    Args:
+        server: The evaluator's files.
+        spec: Of the same program.
+        inputs: As `Client.encrypt` takes them.
+        keys: Folder of keys; None for fresh ones, whose secret part never reaches the disk.
+        guards: Who plays each party; all are asked before anything else happens.
+        memory_limit: Most bytes of the evaluator's encoded weights.
+        timeout: Seconds that loading, or the evaluation of one group, may take.
+        progress: Told what is going on.
+        warn: Told of values outside the calibrated range.
+
+    Raises:
+        AccessDeniedError: The policy does not grant a step.
+        HecompileError: Bad input, keys of another program, or the evaluator failed.
+    """
+    if guards is not None:
+        _ask(guards, spec)
+    watch = Stopwatch()
+    warnings: list[RangeWarning] = []
+
+    def heard(warning: RangeWarning) -> None:
+        warnings.append(warning)
+        warn(warning)
+
+    with tempfile.TemporaryDirectory(prefix="hecompile-") as scratch:
+        with watch.measure("keygen"):
+            folder, secret, public = _keys(server, spec, keys, Path(scratch), progress)
+        custodian = Custodian(spec, secret)
+        with watch.measure("encrypt"):
+            envelopes = Client(spec, public).encrypt(inputs, heard)
+
+        def answer(request: bytes) -> bytes:
+            with watch.measure("refresh"):
+                return custodian.refresh(request)
+
+        process = EvaluatorProcess(
+            server.program,
+            server.constants,
+            spec,
+            folder,
+            memory_limit=memory_limit,
+            timeout=timeout,
+            progress=progress,
+        )
+        results = []
+        with process:
+            for done, envelope in enumerate(envelopes, start=1):
+                results.append(process.evaluate(envelope, answer))
+                progress("groups of samples", done, len(envelopes))
+    with watch.measure("decrypt"):
+        decrypted = [custodian.decrypt(result) for result in results]
+    for name, phase in process.phases.items():
+        watch.add(name, phase)
+    labels = [entry.label for entry in spec.outputs]
+    return RunResult(
+        {label: np.concatenate([d.raw[label] for d in decrypted]) for label in labels},
+        {label: np.concatenate([d.outputs[label] for d in decrypted]) for label in labels},
+        {name: watch.phases.get(name, Phase()) for name in PHASES},
+        process.peak_memory_bytes,
+        peak_memory_bytes(),
+        sum(map(len, envelopes)),
+        sum(map(len, results)),
+        process.refresh_bytes,
+        custodian.rounds,
+        process.timings,
+        tuple(warnings),
+    )
+
+
+def _ask(guards: Guards, spec: ClientSpec) -> None:
+    guards.client.encrypt([entry.label for entry in spec.inputs])
+    guards.evaluator.evaluate()
+    if spec.refreshes:
+        guards.refresher.refresh()
+    guards.custodian.decrypt([entry.label for entry in spec.outputs])
+
+
+def _keys(
+    server: Server, spec: ClientSpec, keys: str | Path | None, scratch: Path, progress: Progress
+) -> tuple[Path, SecretKey, PublicKey]:
+    """The folder of the evaluation keys, the secret key and the public key."""
+    if keys is not None:
+        secret = load_secret_key(keys, spec.parameters, spec.program)
+        public = load_public_key(keys, spec.parameters, spec.program)
+        return Path(keys) / Role.EVALUATION.value, secret, public
+    steps = galois_steps(load_program(server.program, server.constants))
+    ring = generate_keys(spec.parameters, steps, spec.program, progress, spill=scratch)
+    folder = scratch / Role.EVALUATION.value
+    return folder, secret_key(ring.source(Role.SECRET)), public_key(ring.source(Role.PUBLIC))

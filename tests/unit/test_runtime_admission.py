@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hecompile.errors import ProgramError
+from hecompile.ir import he_ops as he
+from hecompile.ir import tensor_ops
+from hecompile.ir.constants import Constant
+from hecompile.ir.operation import Operation, Value
+from hecompile.ir.program import Program
+from hecompile.ir.types import CipherType, TensorType
+from hecompile.runtime.admission import check_program
+from tests.encrypted.runtime_programs import matrix_program, polynomial_program, refresh_program
+
+POLYNOMIAL = polynomial_program(np.arange(1.0, 4.0))
+POWER = refresh_program()
+
+
+def retyped(program: Program, kind: type[Operation], **facts: object) -> Program:
+    """The program with facts of the first such operation's result changed, users included."""
+    target = program.select(kind)[0].defined
+    assert isinstance(target.type, CipherType)
+    new = Value(target.name, replace(target.type, **facts))  # type: ignore[arg-type]
+    operations = tuple(
+        replace(op.with_operands({target.name: new}), result=new)
+        if op.result == target
+        else op.with_operands({target.name: new})
+        for op in program
+    )
+    return program.replace(operations=operations)
+
+
+def test_sound_programs_are_admitted() -> None:
+    for program in (POLYNOMIAL, POWER, matrix_program(np.eye(4), np.ones(4))):
+        assert check_program(program) == program.parameters
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "message"),
+    [
+        (he.Input, {"level": 2}, "levels 2, 2 and 3 differ"),
+        (he.Input, {"level": None}, "has no level and scale"),
+        (he.Input, {"scale": 2.0**31}, "its scale is not the product"),
+        (he.Input, {"scale": 2.0**300}, "does not fit the modulus of level 3"),
+        (he.Input, {"period": 8192}, "longer than the 4096 slots"),
+        (he.Mul, {"level": 7}, "level 7 does not exist"),
+        (he.Rescale, {"level": 1}, "goes from level 3 to 1"),
+        (he.Rescale, {"scale": 2.0**29}, "its scale is not .* divided by"),
+        (he.DropLevel, {"level": 1}, "goes from level 3 to 1, not 1 down"),
+        (he.DropLevel, {"scale": 2.0**29}, "changes the scale"),
+        (he.Add, {"scale": 2.0**29}, "has the scale"),
+        (he.Negate, {"level": 1}, "is at level 0, the result at 1"),
+        (he.SumMulPlain, {"level": 0}, "is at level 1, the result at 0"),
+        (he.SumMulPlain, {"scale": 2.0**20}, "leaves none for the weights"),
+    ],
+)
+def test_wrong_facts_are_refused(
+    kind: type[Operation], facts: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ProgramError, match=message) as caught:
+        check_program(retyped(POLYNOMIAL, kind, **facts))
+    assert "^^^" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: retyped(p, he.Refresh, bound=None), "no bound above 0"),
+        (lambda p: retyped(p, he.Refresh, bound=0.0), "no bound above 0"),
+        (lambda p: retyped(p, he.Refresh, bound=2.0**12), "mask of 10 bits .* overflows"),
+        (lambda p: refresh_program(mask_bits=24), "mask of 24 bits .* overflows"),
+    ],
+)
+def test_masks_must_hide_and_fit(change: Callable[[Program], Program], message: str) -> None:
+    with pytest.raises(ProgramError, match=message):
+        check_program(change(POWER))
+
+
+def test_constants_must_have_the_declared_shape() -> None:
+    program = matrix_program(np.eye(4), np.arange(4.0))
+    short = {symbol: Constant(c.array[..., :2]) for symbol, c in program.constants.items()}
+    with pytest.raises(ProgramError, match=r"has the shape \(4, 2\), not \(4, 4\)"):
+        check_program(program.replace(constants=short))
+
+
+def test_tensor_programs_are_refused() -> None:
+    op = tensor_ops.Input(label="x", dims=(1,), result=Value("x", TensorType((1,))))
+    with pytest.raises(ProgramError, match="not compiled to the end"):
+        check_program(Program("t", (op,), parameters=POWER.parameters))

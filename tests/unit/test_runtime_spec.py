@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hecompile.errors import InputError, IntegrityError, ProgramError
+from hecompile.ir import he_ops as he
+from hecompile.ir.types import Interval
+from hecompile.preprocess import fit_steps
+from hecompile.preprocess_steps import CapOutliers, Standardise
+from hecompile.runtime.spec import ClientSpec, program_id, spec_from_program
+from hecompile.runtime.spec_json import spec_from_json, spec_to_json
+from tests.encrypted.runtime_programs import matrix_program, polynomial_program, refresh_program
+
+PROGRAM = polynomial_program(np.ones(3), batch=2)
+
+
+def full_spec() -> ClientSpec:
+    train = np.random.default_rng(0).standard_normal((20, 3))
+    steps = fit_steps([(CapOutliers, {"z": 2.0}), (Standardise, {})], train)
+    return spec_from_program(PROGRAM, {"x": steps}, {"x": Interval(-1.5, 2.25)})
+
+
+def test_json_round_trip() -> None:
+    for spec in (full_spec(), spec_from_program(refresh_program())):
+        assert spec_from_json(spec_to_json(spec)) == spec
+
+
+def test_spec_holds_what_the_program_says() -> None:
+    spec = full_spec()
+    assert spec.program == program_id(PROGRAM)
+    assert spec.batch == 2
+    assert [c.level for c in spec.input_ciphertexts] == [3]
+    assert spec.outputs[0].post == ("argmax(axis=1 keepdims=1)",)
+    rounds = spec_from_program(refresh_program()).refreshes
+    assert [(r.group, len(r.request), len(r.response)) for r in rounds] == [(7, 2, 2)]
+    assert [c.level for c in rounds[0].request] == [0, 0]
+    assert [c.level for c in rounds[0].response] == [2, 1]
+
+
+def test_programs_differ_in_identity_by_their_constants() -> None:
+    one, two = (matrix_program(np.eye(4) * k, np.ones(4)) for k in (1, 2))
+    assert program_id(one) != program_id(two)
+
+
+def test_unknown_input_is_refused() -> None:
+    with pytest.raises(InputError, match="no input 'z'; it has x"):
+        spec_from_program(PROGRAM, None, {"z": Interval(0, 1)})
+
+
+def test_unfinished_program_is_refused() -> None:
+    with pytest.raises(ProgramError, match="no encryption parameters"):
+        spec_from_program(PROGRAM.replace(parameters=None))
+
+
+def test_groups_must_be_contiguous() -> None:
+    program = refresh_program()
+    operations = list(program.operations)
+    places = [i for i, op in enumerate(operations) if isinstance(op, he.Refresh)]
+    operations.insert(places[1], operations.pop(places[1] + 1))
+    with pytest.raises(ProgramError, match="group 7 are not contiguous"):
+        spec_from_program(program.replace(operations=tuple(operations)))
+
+
+def remove_program(d: dict[str, Any]) -> None:
+    del d["program"]
+
+
+def add_field(d: dict[str, Any]) -> None:
+    d["inputs"][0]["colour"] = "red"
+
+
+def newer(d: dict[str, Any]) -> None:
+    d["version"] = 2
+
+
+def high_level(d: dict[str, Any]) -> None:
+    d["inputs"][0]["ciphertexts"][0]["level"] = 9
+
+
+def long_period(d: dict[str, Any]) -> None:
+    d["inputs"][0]["ciphertexts"][0]["period"] = 8192
+
+
+def zero_scale(d: dict[str, Any]) -> None:
+    d["inputs"][0]["ciphertexts"][0]["scale"] = 0.0
+
+
+def text_dims(d: dict[str, Any]) -> None:
+    d["inputs"][0]["dims"] = ["1", 3]
+
+
+def unsafe(d: dict[str, Any]) -> None:
+    d["parameters"]["coeff_modulus_bits"][0] = 60
+
+
+def reversed_range(d: dict[str, Any]) -> None:
+    d["inputs"][0]["range"] = [2, 1]
+
+
+def other_step(d: dict[str, Any]) -> None:
+    d["inputs"][0]["preprocessing"][0]["step"] = "os.system"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (remove_program, "lacks the key 'program'"),
+        (add_field, "unknown key 'colour'"),
+        (newer, "version 1"),
+        (high_level, "level 9"),
+        (long_period, "period of 8192 in 4096 slots"),
+        (zero_scale, "scale"),
+        (text_dims, "dims"),
+        (unsafe, "prime"),
+        (reversed_range, "range"),
+        (other_step, "step"),
+    ],
+)
+def test_reader_is_strict(change: Callable[[dict[str, Any]], None], message: str) -> None:
+    document = json.loads(spec_to_json(full_spec()))
+    change(document)
+    with pytest.raises(IntegrityError, match=message):
+        spec_from_json(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b'{"a": NaN}'])
+def test_reader_refuses_other_bytes(data: bytes) -> None:
+    with pytest.raises(IntegrityError):
+        spec_from_json(data)
