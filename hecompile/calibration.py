@@ -1,15 +1,12 @@
-"""Calibration samples: read, checked, preprocessed, and split into a part to fit and one to judge."""
+"""Calibration samples: read, checked, preprocessed, and split into those to fit and to judge."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from hecompile.errors import InputError
 from hecompile.ir import tensor_ops
@@ -50,23 +47,6 @@ class Calibration:
             )
             for label, array in self.fit.items()
         }
-
-
-def load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an .npz file.
-
-    Raises:
-        InputError: the file is missing, no .npz, or holds objects instead of numbers.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{path} is no .npz file of numeric arrays; write it with numpy.savez(path, x=...)"
-        ) from error
 
 
 def prepare_calibration(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike
 
 from hecompile.access.manifest import Manifest
 from hecompile.access.policy import Policy
+from hecompile.access.signing import SigningKey
 from hecompile.backends import find_backend
 from hecompile.bundle.assemble import bundle_files, prepare_policy
-from hecompile.bundle.store import check_destination, write_bundle
-from hecompile.access.signing import SigningKey
-from hecompile.calibration import Calibration, load_arrays, prepare_calibration
+from hecompile.bundle.store import write_bundle
+from hecompile.calibration import Calibration, prepare_calibration
 from hecompile.config import CompileOptions
-from hecompile.errors import CompileError, HecompileError
+from hecompile.errors import CompileError
 from hecompile.estimate import estimate
 from hecompile.frontend import Source, import_onnx
 from hecompile.interpret.compare import approximation_error, out_of_range
@@ -26,14 +26,18 @@ from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.constants import Array
 from hecompile.ir.graph import multiplicative_depth
 from hecompile.ir.program import Program
+from hecompile.npz import load_npz
+from hecompile.numeric.security import max_modulus_bits
 from hecompile.observe import Observer
-from hecompile.passbase import Context, Note, Pass
-from hecompile.pipeline import Pipeline, parse_pipeline
+from hecompile.passbase import UNSEEN_FACTOR, Context, Note, Pass
 from hecompile.pipelines import slot_pipeline, slot_planning, tensor_pipeline
 from hecompile.precision import predict_noise
 from hecompile.preprocess import Step
 from hecompile.report import Report, depth_by_stage, fit_reports
 from hecompile.runtime.spec import ClientSpec, spec_from_program
+
+SMALLEST_PRIME_BITS = 24
+"""Size of the smallest rescale prime that a plan uses, bits."""
 
 Progress = Callable[[str], None]
 
@@ -125,7 +129,7 @@ def compile(
     told = progress if progress is not None else _silent
     told("importing the model")
     original = import_onnx(model, input_shapes=options.shapes())
-    arrays = load_arrays(calibration) if isinstance(calibration, str | Path) else calibration
+    arrays = load_npz(calibration) if isinstance(calibration, str | Path) else calibration
     samples = prepare_calibration(original, arrays, preprocessing)
     checked = prepare_policy(policy, original)
     context = Context(samples.fit, precision, note if note is not None else _silent)
@@ -173,6 +177,9 @@ class _RingSearch:
         found: list[tuple[float, Program, Program]] = []
         reasons = []
         for ring in self._options.rings():
+            if self._too_small(ring):
+                reasons.append(f"a ring of {ring} has too few levels")
+                continue
             self._progress(f"planning on a ring of {ring}")
             try:
                 planned = slot_planning(ring, self._options, self._passes).run(
@@ -193,6 +200,13 @@ class _RingSearch:
             raise CompileError(self._explain(reasons))
         _, planned, program = min(found, key=lambda entry: entry[0])
         return planned, program
+
+    def _too_small(self, ring: int) -> bool:
+        """Whether a ring cannot carry two levels, nor the whole program, at the smallest scale."""
+        depth = max((stage.total for stage in depth_by_stage(self._polynomial)), default=0)
+        ends = 2 * (SMALLEST_PRIME_BITS + 2)
+        levels = (max_modulus_bits(ring) - ends) // SMALLEST_PRIME_BITS
+        return levels < min(depth, 2)
 
     def _explain(self, reasons: list[str]) -> str:
         stages = depth_by_stage(self._polynomial)
@@ -215,7 +229,9 @@ def _report(
     precision: float | None,
     options: CompileOptions,
 ) -> Report:
-    error = approximation_error(original, polynomial, samples.judge)
+    fitted = approximation_error(original, polynomial, samples.fit)
+    judged = approximation_error(original, polynomial, samples.judge)
+    error = max(fitted, judged, key=lambda e: e.max)
     outside = {r.value: r.fraction for r in out_of_range(polynomial, samples.judge)}
     outputs = run_tensor(original, samples.judge)
     magnitude = max(float(np.abs(y).max()) for y in outputs.values())
@@ -230,7 +246,7 @@ def _report(
         levels=program.parameters.levels,
         estimate=predicted,
         mask_bits=options.mask_bits if predicted.refreshes else 0,
-        approximation_error=error.bound,
+        approximation_error=UNSEEN_FACTOR * error.max,
         noise_error=max(n.bound for n in predict_noise(program)),
         reference_error=_FLOAT32_ROUNDING * magnitude,
         precision=precision,

@@ -1,4 +1,4 @@
-"""Errors of the compiler and the runtime, each with the exit code that the command line gives it."""
+"""Errors of the compiler and the runtime, each with its exit code on the command line."""
 
 from __future__ import annotations
 

@@ -20,6 +20,15 @@ from hecompile.ir.program import Program
 
 Note = Callable[[str], None]
 
+APPROXIMATION_SHARE = 0.25
+"""Share of the precision that polynomials may use on the calibration samples."""
+
+UNSEEN_FACTOR = 2.0
+"""How much larger errors may be on samples that calibration did not see."""
+
+NOISE_SHARE = 0.4
+"""Share of the precision that ciphertext noise may use."""
+
 
 def _silent(message: str) -> None:
     """Drop a note."""

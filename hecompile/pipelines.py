@@ -9,7 +9,7 @@ from hecompile.passbase import Pass
 from hecompile.pipeline import Pipeline, parse_pipeline
 
 _SIMPLIFY = "normalise,fold-constants,fold-batchnorm,unroll-recurrent,normalise,cse,dce"
-_FINISH_TENSOR = "merge-linear,cse,dce,require-polynomial"
+_FINISH_TENSOR = "merge-linear,cse,condition-polynomials,dce,require-polynomial"
 
 
 def tensor_pipeline(options: CompileOptions, extra: Sequence[Pass] = ()) -> Pipeline:

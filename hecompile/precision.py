@@ -150,8 +150,9 @@ class _Propagation:
     def _mul(self, op: he.Mul) -> Variance:
         x, y = self._of(op.x), self._of(op.y)
         if op.x.name == op.y.name:
-            return 4 * _squares(op.x) * x + 2 * x * x.sum(axis=1, keepdims=True)
-        return _squares(op.x) * y + _squares(op.y) * x + x * y.sum(axis=1, keepdims=True)
+            return np.asarray(4 * _squares(op.x) * x + 2 * x * x.sum(axis=1, keepdims=True))
+        both = _squares(op.x) * y + _squares(op.y) * x
+        return np.asarray(both + x * y.sum(axis=1, keepdims=True))
 
     def _mul_plain(self, op: he.MulPlain) -> Variance:
         encode = self._program.definitions[op.p.name]
@@ -159,7 +160,7 @@ class _Propagation:
             raise ProgramError(f"{op.p} is not encoded from a constant")
         largest = float(np.abs(self._program.array(encode.value)).max())
         rounding = _squares(op.x) * self._encoded(op.p) * _SHARED
-        return largest**2 * self._of(op.x) + rounding
+        return np.asarray(largest**2 * self._of(op.x) + rounding)
 
     def _sum_mul_plain(self, op: he.SumMulPlain) -> Variance:
         squares = self._program.array(op.weights) ** 2
@@ -194,7 +195,8 @@ class _Propagation:
         rounding = 4 * self._decoding(masked)
         rounding += 2 * noise.encoding(self._parameters, _scale(op.x), period)
         fresh = self._fresh(op.defined, period)
-        return fresh + (rounding + self._averaged(op.x))[:, None] * _SHARED
+        carried = (rounding + self._averaged(op.x))[:, None] * _SHARED
+        return np.asarray(fresh + carried)
 
 
 def missing_headroom(program: Program) -> dict[str, float]:

@@ -17,7 +17,7 @@ from hecompile.ir.operation import Operation
 from hecompile.ir.program import Program
 from hecompile.ir.tensor_ops import Activation, tensor_type
 from hecompile.ir.types import Interval, TensorType
-from hecompile.passbase import Context, Pass, register_pass
+from hecompile.passbase import APPROXIMATION_SHARE, Context, Pass, register_pass
 from hecompile.passes.activation_fits import (
     Fitter,
     Node,
@@ -52,8 +52,9 @@ class Approximate(Pass):
     itself drives a value out of a fitted range, that range is widened and fitted again.
 
     Without `degree`, every activation starts at degree 3. While the largest error of any output on
-    the calibration samples exceeds half the precision asked for (the other half is left to the
-    ciphertexts' noise), the activation that alone causes the largest error goes on to 7, 15, 31.
+    the calibration samples exceeds a quarter of the precision asked for (unseen samples may double
+    it, the rest is left to the ciphertexts' noise), the activation that alone causes the largest
+    error goes on to 7, 15, 31.
     Without a precision the aim is 2 % of the outputs' observed range, at degree 7 at most, and the
     best that this gives is taken.
 
@@ -159,7 +160,9 @@ class _Search:
         self._fitter = fitter
         self._expected = run_tensor(program, samples)
         self._targets = {
-            label: BEST_EFFORT_SHARE * float(np.ptp(array)) if precision is None else precision / 2
+            label: BEST_EFFORT_SHARE * float(np.ptp(array))
+            if precision is None
+            else precision * APPROXIMATION_SHARE
             for label, array in self._expected.items()
         }
 
@@ -240,7 +243,8 @@ def _describe(node: Node, known: NodeFit) -> str:
 
 def _refusal(search: _Search, precision: float) -> str:
     lines = [
-        f"approximate: a precision of {precision:g} leaves {precision / 2:.3g} to the polynomials,"
+        f"approximate: a precision of {precision:g} leaves {precision * APPROXIMATION_SHARE:.3g}"
+        " to the polynomials,"
         f" but the outputs are off by {search.error():.3g} on the calibration samples with:"
     ]
     alone = {name: search.error({name: None}) for name in search.nodes}

@@ -89,9 +89,7 @@ def assign(program: Program, parameters: Parameters) -> Program:
 
 
 class _Assignment:
-    def __init__(
-        self, program: Program, parameters: Parameters, levels: dict[str, int]
-    ) -> None:
+    def __init__(self, program: Program, parameters: Parameters, levels: dict[str, int]) -> None:
         self._program = program
         self._parameters = parameters
         self._levels = levels

@@ -67,9 +67,10 @@ def _check(program: Program, op: Operation) -> list[Offence]:
             offences.append(Offence(op, f"is at level {level}, not {expected}", value))
     linear = he.Mul | he.MulPlain | he.SumMulPlain | he.Rotate | he.Refresh | he.Output
     if isinstance(op, linear):
-        for value in op.operands:
-            if isinstance(value.type, CipherType) and value.type.polynomials != 2:
-                offences.append(Offence(op, "must be relinearized first", value))
+        triples = (
+            v for v in op.operands if isinstance(v.type, CipherType) and v.type.polynomials != 2
+        )
+        offences += [Offence(op, "must be relinearized first", v) for v in triples]
     return offences
 
 

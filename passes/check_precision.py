@@ -8,7 +8,7 @@ from typing import ClassVar
 from hecompile.errors import PassError
 from hecompile.ir.program import Program
 from hecompile.ir.verifier import Offence, report
-from hecompile.passbase import Context, Pass, register_pass
+from hecompile.passbase import NOISE_SHARE, Context, Pass, register_pass
 from hecompile.precision import missing_headroom, predict_noise
 
 
@@ -17,8 +17,8 @@ from hecompile.precision import missing_headroom, predict_noise
 class CheckPrecision(Pass):
     """Refuse a program whose values may overflow the modulus or whose noise is too large.
 
-    Options: `noise`, largest noise on an output; half the precision asked for if not given, and no
-    limit if there is none.
+    Options: `noise`, largest noise on an output; the share of the precision asked for if not
+    given, and no limit if there is none.
 
     Requires: `assign-scales`, `calibrate-slots`.
     Ensures: the program is unchanged.
@@ -37,8 +37,9 @@ class CheckPrecision(Pass):
                 offences.append(Offence(op, f"may overflow by {bits:.1f} bits", op.result))
         if offences:
             raise PassError(report(program, offences, "choose parameters with a larger q_0"))
-        half = context.precision / 2 if context.precision is not None else None
-        limit = self.noise if self.noise is not None else half
+        limit = self.noise
+        if limit is None and context.precision is not None:
+            limit = context.precision * NOISE_SHARE
         for output in predict_noise(program):
             if limit is not None and output.bound > limit:
                 raise PassError(

@@ -11,7 +11,7 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.security import max_modulus_bits
-from hecompile.passbase import Context, Pass, register_pass
+from hecompile.passbase import NOISE_SHARE, Context, Pass, register_pass
 from hecompile.passes.assign_scales import assign
 from hecompile.passes.insert_management import InsertManagement
 from hecompile.passes.insert_refresh import InsertRefresh, program_depth
@@ -40,8 +40,8 @@ class ChooseParameters(Pass):
     scales) and the noise predicted; the first scale that meets the target is taken.
 
     Options: `ring`, polynomial modulus degree; `refresh`, whether refreshes may be inserted;
-    `mask_bits`, see `he.refresh`; `noise`, largest noise on an output (half the precision asked
-    for, or 5e-4, if not given).
+    `mask_bits`, see `he.refresh`; `noise`, largest noise on an output (a share of the precision
+    asked for, or 5e-4, if not given).
 
     Requires: `calibrate-slots`; a program that fits the ring's slots.
     Ensures: planned again with these parameters, the program passes every check.
@@ -87,7 +87,9 @@ class ChooseParameters(Pass):
         """Largest noise allowed on an output."""
         if self.noise is not None:
             return self.noise
-        return DEFAULT_NOISE if context.precision is None else context.precision / 2
+        if context.precision is None:
+            return DEFAULT_NOISE
+        return context.precision * NOISE_SHARE
 
     def _try(self, program: Program, scale_bits: int, context: Context) -> tuple[Parameters, float]:
         """The tightest chain for one scale, and the noise predicted on it."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hecompile.errors import PassError
 from hecompile.ir.constants import Array
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Builder, Program
@@ -40,7 +41,11 @@ class FoldBatchnorm(Pass):
     after: ClassVar[tuple[str, ...]] = ("fold-constants",)
 
     def run(self, program: Program, context: Context) -> Program:
-        """Plan which producers take a normalisation in, then rewrite."""
+        """Plan which producers take a normalisation in, then rewrite.
+
+        Raises:
+            PassError: a variance is negative.
+        """
         folding = _Folding(program)
         for op in program:
             folding.visit(op)
@@ -103,6 +108,11 @@ class _Folding:
         if len(found) < len(parameters):
             return None
         scale, bias, mean, variance = found
+        if np.any(variance + norm.epsilon <= 0.0):
+            raise PassError(
+                f"fold-batchnorm: '{norm.location or norm.defined.name}' has a variance of"
+                f" {variance.min():g}, which is no variance; mend the model's statistics"
+            )
         factor = scale / np.sqrt(variance + norm.epsilon)
         site = _Site(norm, factor, bias - mean * factor)
         before = self._only_reader(norm.x)

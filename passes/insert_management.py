@@ -77,7 +77,7 @@ class _Management:
         inferred = op.infer()
         if not isinstance(inferred, CipherType):
             raise PassError(f"insert-management: {op.name} gives no ciphertext")
-        new_type = dataclasses.replace(old.type, polynomials=inferred.polynomials)
+        new_type = dataclasses.replace(he.cipher_type(old), polynomials=inferred.polynomials)
         value = Value(old.name, new_type)
         self._build.keep(op.with_result(value))
         if isinstance(op, PRODUCTS) or any(v.name in self._products for v in op.operands):

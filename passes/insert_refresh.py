@@ -33,7 +33,8 @@ class InsertRefresh(Pass):
     levels that must be left when a ciphertext is handed over (room for the mask), both from the
     program's parameters if not given.
 
-    Requires: a program of `he.*` without relinearize, rescale or drop_level; parameters or `levels`.
+    Requires: a program of `he.*` without relinearize, rescale or drop_level; parameters, or
+    `levels`.
     Ensures: no chain of products between refreshes is deeper than `levels`, or `levels - floor`
     before a refresh. A program that is shallow enough stays as it is.
     """
@@ -56,7 +57,6 @@ class InsertRefresh(Pass):
             return program
         cuts = _Planner(program, levels, self._floors(program)).plan()
         return _insert(program, cuts, self.mask_bits)
-
 
     def _floors(self, program: Program) -> dict[str, int]:
         parameters = program.parameters

@@ -24,8 +24,8 @@ class LowerToSlots(Pass):
     also runs on any larger ring. A linear map becomes one sum of plaintext products with the
     rotations of its operands along its non-zero generalised diagonals (Halevi and Shoup, CRYPTO
     2014, section 4.1; hybrid form for few outputs: Juvekar et al., USENIX Security 2018, section
-    4.1), followed by log2(inputs / outputs) folds. Contiguous slices and reshapes cost nothing: they
-    only change the layout, and products align their operands by one rotation.
+    4.1), followed by log2(inputs / outputs) folds. Contiguous slices and reshapes cost nothing:
+    they only change the layout, and products align their operands by one rotation.
 
     Requires: what `require-polynomial` admits.
     Ensures: a program of `he.*` without relinearize, rescale, drop_level, refresh.
@@ -90,7 +90,8 @@ class _Lowering:
             case tensor.Polynomial():
                 coefficients = self._program.array(op.coefficients)
                 width = tensor.tensor_type(op.x).shape[-1:] or (1,)
-                return packer.polynomial(self._of(op.x), coefficients, op.sections or width)
+                sections = op.sections or width
+                return packer.polynomial(self._of(op.x), coefficients, sections, op.basis)
             case move.Reshape():
                 return self._of(op.x)
             case move.Slice():

@@ -53,7 +53,8 @@ class MergeLinear(Pass):
         emitter = _Emitter(program, analysis)
         for op in program:
             emitter.visit(op)
-        return emitter.builder.finish()
+        merged = emitter.builder.finish()
+        return program if _same_but_for_names(program, merged) else merged
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,3 +290,18 @@ def _signed_sum(x: Interval | None, sign: int, y: Interval | None) -> Interval |
     if sign > 0:
         return Interval(x.lower + y.lower, x.upper + y.upper)
     return Interval(x.lower - y.upper, x.upper - y.lower)
+
+
+def _same_but_for_names(old: Program, new: Program) -> bool:
+    """Whether two programs differ at most in the names of their values."""
+    if len(old.operations) != len(new.operations) or old.constants != new.constants:
+        return False
+    names: dict[str, Value] = {}
+    for before, after in zip(old, new, strict=True):
+        if after.result is not None and before.result is not None:
+            names[after.result.name] = before.result
+        if dataclasses.replace(after.with_operands(names), result=before.result) != before:
+            return False
+        if after.result is not None and after.result.type != before.defined.type:
+            return False
+    return True

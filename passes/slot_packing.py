@@ -120,7 +120,9 @@ class Packer:
         emit = self._build.emit
         return Packed(tuple(self._label(emit(he.Negate(x=p.value)), p.layout) for p in x.parts))
 
-    def polynomial(self, x: Packed, coefficients: Array, sections: Sequence[int]) -> Packed:
+    def polynomial(
+        self, x: Packed, coefficients: Array, sections: Sequence[int], basis: str
+    ) -> Packed:
         """Evaluate polynomials, (degree + 1, segments), by sections of the last axis."""
         parts = []
         for part in x.parts:
@@ -128,7 +130,7 @@ class Packer:
             if coefficients.shape[1] > 1:
                 rows = np.repeat(coefficients, np.asarray(sections), axis=1)
                 vectors, rest = self._spread(rows, part), ZERO
-            result = evaluate_polynomial(self._build, part.value, vectors)
+            result = evaluate_polynomial(self._build, part.value, vectors, basis)
             layout = dataclasses.replace(part.layout, rest=rest)
             unchanged = result == part.value
             parts.append(part if unchanged else self._label(result, layout))

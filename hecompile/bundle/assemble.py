@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hecompile.access.policy_io import read_policy
 from hecompile.backends import find_backend
 from hecompile.ir import he_ops, tensor_ops
 from hecompile.ir.program import Program
+from hecompile.npz import npz_bytes
 from hecompile.report import Report
 from hecompile.runtime.context import library_versions
 from hecompile.runtime.serial import ciphertext_limit
@@ -68,7 +68,7 @@ def bundle_files(
     """Write out every file of a bundle, and the manifest without their digests."""
     files = {
         SPEC_FILE: spec_to_json(spec),
-        CONSTANTS_FILE: _constants(program),
+        CONSTANTS_FILE: npz_bytes({s: c.array for s, c in program.constants.items()}),
         REPORT_FILE: report.to_text().encode("utf-8"),
         **find_backend(backend).emit(program),
     }
@@ -97,11 +97,3 @@ def _contract(spec: ClientSpec) -> IoContract:
         tuple(port(i.label, i.dims, i.ciphertexts) for i in spec.inputs),
         tuple(port(o.label, o.dims, o.ciphertexts) for o in spec.outputs),
     )
-
-
-def _constants(program: Program) -> bytes:
-    """The constants that the text names by digest, as an .npz file."""
-    buffer = io.BytesIO()
-    arrays = {symbol: constant.array for symbol, constant in sorted(program.constants.items())}
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()

@@ -119,15 +119,15 @@ def command(
         mask_bits=mask_bits,
         ring=ring,
     )
-    from hecompile.calibration import load_arrays
     from hecompile.cli.watching import watch
     from hecompile.compiler import compile as compile_model
+    from hecompile.npz import load_npz
 
     rules = _policy(policy)
     signing_key = _signing_key(sign_key)
     passes = _passes(extra, load)
     watching = watch(print_after_all, print_after, dump_dir, timing)
-    arrays = load_arrays(calibration)
+    arrays = load_npz(calibration)
     steps = _preprocessing(preprocess, model)
     progress = console.Progress()
     compiled = compile_model(

@@ -12,6 +12,7 @@ import click
 
 _BAR = 24
 _REDRAW_SECONDS = 0.1
+_LINE_SECONDS = 5.0
 _on_line = False
 
 
@@ -44,7 +45,7 @@ def clear_line() -> None:
 
 
 class Progress:
-    """Shows how far work has come: a bar on a terminal, else a line when a task begins and ends.
+    """Shows how far work has come: a bar on a terminal, else a line now and then.
 
     It is called with the task, how much of it is done, and how much there is.
     """
@@ -52,30 +53,30 @@ class Progress:
     def __init__(self) -> None:
         """Start the clock."""
         self._bar = sys.stderr.isatty()
-        self._task = ""
-        self._drawn = self._started = time.monotonic()
+        self._seen: set[str] = set()
+        self._told = 0.0
 
     def __call__(self, task: str, done: int = 0, total: int = 0) -> None:
         """Show that `done` of `total` steps of a task are done; no total means unknown."""
         now = time.monotonic()
-        if task != self._task:
-            self._task, self._started = task, now
-            self._drawn = 0.0
-            if not self._bar:
-                say(f"{task} ...")
-        if self._bar and (now - self._drawn >= _REDRAW_SECONDS or done == total):
-            self._drawn = now
-            self._draw(done, total)
-        if total and done == total:
-            clear_line()
-            say(f"{task}: {now - self._started:.1f} s")
-            self._task = ""
+        passed = now - self._told
+        if self._bar:
+            if task not in self._seen or passed >= _REDRAW_SECONDS or done == total:
+                self._draw(task, done, total)
+                self._told = now
+        elif task not in self._seen:
+            say(f"{task} ...")
+            self._told = now
+        elif total and passed >= _LINE_SECONDS:
+            say(f"{task}: {done} of {total}")
+            self._told = now
+        self._seen.add(task)
 
-    def _draw(self, done: int, total: int) -> None:
+    def _draw(self, task: str, done: int, total: int) -> None:
         global _on_line
         filled = _BAR * done // total if total else 0
         bar = f" [{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}" if total else " ..."
-        click.echo(f"\r\033[K{self._task}{bar}", nl=False, err=True)
+        click.echo(f"\r\033[K{task}{bar}", nl=False, err=True)
         _on_line = True
 
 

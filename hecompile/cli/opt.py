@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -96,10 +96,10 @@ def read_program(path: Path, constants: Path | None) -> Program:
         InputError: A file cannot be read.
         ProgramError: The text is no program, or a constant is missing.
     """
-    from hecompile.calibration import load_arrays
     from hecompile.errors import InputError
     from hecompile.files import cannot_read
     from hecompile.ir.parser import parse
+    from hecompile.npz import load_npz
 
     try:
         data = sys.stdin.buffer.read() if str(path) == STDIN else path.read_bytes()
@@ -110,17 +110,17 @@ def read_program(path: Path, constants: Path | None) -> Program:
         raise cannot_read(path, error) from error
     if constants is None and str(path) != STDIN and constants_path(path).exists():
         constants = constants_path(path)
-    arrays = load_arrays(constants) if constants is not None else {}
+    arrays = load_npz(constants) if constants is not None else {}
     return parse(text, arrays, "<stdin>" if str(path) == STDIN else str(path))
 
 
 def _context(program: Program, calibration: Path | None, precision: float | None) -> Context:
-    from hecompile.calibration import load_arrays, prepare_calibration
+    from hecompile.npz import load_npz, prepare_calibration
     from hecompile.passbase import Context
 
     if calibration is None:
         return Context(None, precision, console.say)
-    samples = prepare_calibration(program, load_arrays(calibration))
+    samples = prepare_calibration(program, load_npz(calibration))
     return Context(samples.fit, precision, console.say)
 
 
@@ -132,15 +132,10 @@ def _named_by_digest(program: Program) -> list[str]:
 
 def _write(path: Path, text: str, program: Program) -> None:
     """Write the constants first: a program whose constants are missing cannot be read."""
-    import io
-
-    import numpy as np
-
     from hecompile.files import atomic_write_bytes, atomic_write_text
+    from hecompile.npz import npz_bytes
 
     if named := _named_by_digest(program):
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {symbol: program.array(symbol) for symbol in named}
-        np.savez_compressed(buffer, **arrays)
-        atomic_write_bytes(constants_path(path), buffer.getvalue())
+        data = npz_bytes({symbol: program.array(symbol) for symbol in named})
+        atomic_write_bytes(constants_path(path), data)
     atomic_write_text(path, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,8 @@ def read_samples(path: Path, spec: ClientSpec) -> dict[str, NDArray[Any]]:
     Raises:
         InputError: The file is no .npz file of arrays, or lacks an input.
     """
+    from hecompile.npz import load_npz
+
     arrays = load_npz(path)
     labels = [entry.label for entry in spec.inputs]
     for label in labels:
@@ -34,39 +35,12 @@ def read_samples(path: Path, spec: ClientSpec) -> dict[str, NDArray[Any]]:
     return {label: arrays[label] for label in labels}
 
 
-def load_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read every array of an .npz file.
-
-    Raises:
-        InputError: The file is missing, no .npz, or holds objects instead of numbers.
-    """
-    import zipfile
-
-    import numpy as np
-
-    from hecompile.files import cannot_read
-
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{path} is no .npz file of numeric arrays; write it with numpy.savez(path, x=...)"
-        ) from error
-
-
 def write_npz(path: Path, arrays: Arrays) -> None:
     """Write arrays into an .npz file that appears whole or not at all."""
-    import numpy as np
-
     from hecompile.files import atomic_write_bytes
+    from hecompile.npz import npz_bytes
 
-    buffer = io.BytesIO()
-    given: dict[str, Any] = dict(arrays)
-    np.savez(buffer, **given)
-    atomic_write_bytes(path, buffer.getvalue())
+    atomic_write_bytes(path, npz_bytes(arrays))
 
 
 def joined(parts: Sequence[Decrypted]) -> tuple[Arrays, Arrays]:

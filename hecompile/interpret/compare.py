@@ -153,13 +153,16 @@ def out_of_range(program: Program, samples: Mapping[str, ArrayLike]) -> tuple[Ou
 
 def _measure(op: Polynomial, operand: Array) -> OutOfRange:
     outside, excess, relative = 0, 0.0, 0.0
-    for place, low, high in zip(segments(op), op.lower, op.upper, strict=True):
+    widths = (high - low for low, high in zip(op.lower, op.upper, strict=True))
+    for place, (low, high), width in zip(segments(op), op.ranges, widths, strict=True):
         part = operand[..., place]
         beyond = np.maximum(low - part, part - high)
         beyond = np.nan_to_num(beyond, nan=np.inf)
         outside += int(np.count_nonzero(beyond > 0.0))
         worst = max(float(np.max(beyond)), 0.0)
-        excess = max(excess, worst)
-        relative = max(relative, worst / (high - low) if high > low else worst)
-    share = outside / operand.size
-    return OutOfRange(op.defined.name, op.location, op.functions, share, excess, relative)
+        share = worst / (high - low) if high > low else worst
+        relative = max(relative, share)
+        # The operand of a Chebyshev polynomial is mapped; tell the distance before the map.
+        excess = max(excess, share * width if width > 0.0 else worst)
+    fraction = outside / operand.size
+    return OutOfRange(op.defined.name, op.location, op.functions, fraction, excess, relative)

@@ -56,10 +56,24 @@ def _polynomial(op: tensor.Polynomial, at: Scope) -> Array:
     if op.sections:
         spread = np.broadcast_to(table, (len(table), len(op.sections)))
         table = np.repeat(spread, op.sections, axis=1)
-    result = np.broadcast_to(table[-1], x.shape) if x.ndim > 1 else np.full(x.shape, table[-1, 0])
-    for row in table[-2::-1]:
-        result = result * x + (row if x.ndim > 1 else row[0])
+    # A scalar tensor has no last axis for the columns to lie along.
+    rows = table if x.ndim > 1 else table[:, 0]
+    return _clenshaw(x, rows) if op.basis == "chebyshev" else _horner(x, rows)
+
+
+def _horner(x: Array, rows: Array) -> Array:
+    result = np.zeros_like(x)
+    for row in rows[::-1]:
+        result = result * x + row
     return result
+
+
+def _clenshaw(x: Array, rows: Array) -> Array:
+    """Sum of rows[k] * T_k(x), stable on [-1, 1] (Clenshaw 1955)."""
+    last, before = np.zeros_like(x), np.zeros_like(x)
+    for row in rows[:0:-1]:
+        last, before = row + 2.0 * x * last - before, last
+    return np.asarray(rows[0] + x * last - before)
 
 
 def _matmul(op: tensor.MatMul, at: Scope) -> Array:

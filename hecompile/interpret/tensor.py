@@ -29,7 +29,7 @@ def run_tensor(
 
     Returns:
         By output label, or by value name if `keep` is given: arrays (S, *shape). Outputs are raw,
-        before their `post` steps.
+        before their `post` steps. Values too large for float64 are infinite or NaN.
 
     Raises:
         InputError: an input is missing, has another shape, or is not finite.
@@ -79,6 +79,12 @@ def _check(program: Program, inputs: Mapping[str, ArrayLike]) -> tuple[dict[str,
     return check_inputs({op.label: op.dims for op in program.select(Input)}, inputs)
 
 
+def _compute(op: Operation, scope: Scope) -> Array:
+    # What grows beyond float64 becomes infinite; who asked sees that and knows what to say.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return KERNELS[type(op)](op, scope)
+
+
 def _walk(program: Program, inputs: Mapping[str, Array]) -> Iterator[tuple[Operation, Array]]:
     """Every operation with its array (an output with its operand's), freeing what is dead."""
     alive: dict[str, Array] = {}
@@ -88,7 +94,7 @@ def _walk(program: Program, inputs: Mapping[str, Array]) -> Iterator[tuple[Opera
         if isinstance(op, Output):
             yield op, scope(op.x)
         else:
-            array = inputs[op.label] if isinstance(op, Input) else KERNELS[type(op)](op, scope)
+            array = inputs[op.label] if isinstance(op, Input) else _compute(op, scope)
             alive[op.defined.name] = array
             yield op, array
         for value in (*op.operands, *((op.result,) if op.result else ())):

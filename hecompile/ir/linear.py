@@ -129,8 +129,8 @@ def _matmul(op: tensor.MatMul, reader: Reader) -> tuple[Terms, float] | None:
     vector = [len(tensor_type(v).shape) == 1 for v in (op.x, op.y)]
     # Vectors become matrices; entries have the axes (stack..., row, column, inner).
     rows = _index(tensor_type(op.defined).shape)
-    rows = rows[..., None, :] if vector[0] else rows
     rows = rows[..., None] if vector[1] else rows
+    rows = rows[..., None, :] if vector[0] else rows
 
     def left(x: NDArray[Any]) -> NDArray[Any]:
         return (x[None, :] if vector[0] else x)[..., :, None, :]
@@ -224,6 +224,8 @@ def _batch_norm(op: tensor.BatchNorm, reader: Reader) -> tuple[Terms, Array] | N
     if len(found) < 4:
         return None
     scale, bias, mean, variance = found
+    if np.any(variance + op.epsilon <= 0.0):
+        return None
     factor = scale / np.sqrt(variance + op.epsilon)
     shape = tensor_type(op.x).shape
     index = _index(shape)

@@ -13,18 +13,10 @@ import numpy as np
 
 from hecompile.errors import ProgramError
 from hecompile.ir.operation import Operation, Symbol, Value, attribute, operand, register_operation
+from hecompile.ir.shapes import broadcast
+from hecompile.ir.shapes import need as need
+from hecompile.ir.shapes import tensor_type as tensor_type
 from hecompile.ir.types import TensorType, Type
-
-
-def tensor_type(value: Value) -> TensorType:
-    """The tensor type of a value.
-
-    Raises:
-        ProgramError: the value is a ciphertext or plaintext.
-    """
-    if not isinstance(value.type, TensorType):
-        raise ProgramError(f"{value} is {value.type}, where a tensor is needed")
-    return value.type
 
 
 class TensorOperation(Operation):
@@ -41,20 +33,6 @@ class TensorOperation(Operation):
     def infer(self) -> Type | None:
         """Derive shape and secrecy: the result is secret if any operand is."""
         return TensorType(self.shape(), any(tensor_type(v).secret for v in self.operands))
-
-
-def need(condition: bool, message: str) -> None:
-    """Raise ProgramError with `message` unless the condition holds."""
-    if not condition:
-        raise ProgramError(message)
-
-
-def _broadcast(*values: Value) -> tuple[int, ...]:
-    shapes = [tensor_type(v).shape for v in values]
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError as error:
-        raise ProgramError(f"shapes {shapes} do not broadcast") from error
 
 
 @register_operation
@@ -123,7 +101,7 @@ class Binary(TensorOperation):
 
     def shape(self) -> tuple[int, ...]:
         """The broadcast shape."""
-        return _broadcast(self.x, self.y)
+        return broadcast(self.x, self.y)
 
 
 @register_operation
@@ -211,10 +189,11 @@ class Activation(Unary):
 @register_operation
 @dataclass(frozen=True, kw_only=True)
 class Polynomial(Unary):
-    """Polynomials in the monomial basis, by segments of the last axis.
+    """Polynomials, by segments of the last axis.
 
     Attributes:
-        coefficients: constant of shape (degree + 1, segments), ascending powers.
+        coefficients: constant of shape (degree + 1, segments), ascending.
+        basis: "monomial", or "chebyshev" (the operand then is in [-1, 1], the mapped range).
         sections: as in `Activation`.
         functions: what each segment approximates; empty if the model itself is polynomial.
         lower: left end of the fitted range of each segment.
@@ -231,10 +210,21 @@ class Polynomial(Unary):
     lower: tuple[float, ...] = attribute(default=())
     upper: tuple[float, ...] = attribute(default=())
     fit_error: float = attribute(default=0.0)
+    basis: str = attribute(default="monomial")
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """The fitted range of each segment, as the operand has it."""
+        if self.basis == "chebyshev":
+            return ((-1.0, 1.0),) * len(self.lower)
+        return tuple(zip(self.lower, self.upper, strict=True))
 
     def shape(self) -> tuple[int, ...]:
         """The operand's shape."""
         shape = super().shape()
+        need(self.basis in ("monomial", "chebyshev"), f"no basis is called '{self.basis}'")
+        paired = len(self.lower) == len(self.upper)
+        need(paired, f"{len(self.lower)} left ends and {len(self.upper)} right ends of ranges")
         fits = not self.sections or shape[-1:] == (sum(self.sections),)
         need(fits, f"sections {self.sections} do not cut a last axis of shape {shape}")
         return shape

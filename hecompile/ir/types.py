@@ -73,7 +73,8 @@ class Layout:
     """Which elements of a flattened tensor the slots of one ciphertext hold.
 
     The slot vector repeats with the ciphertext type's period. Within a period, element
-    `first + i` of packed sample `b` sits at slot `offset + i * stride + b`.
+    `first + i` of packed sample `b` sits at slot `offset + i * stride + b`. Lanes from the batch
+    up to the stride belong to no sample and hold anything.
 
     Attributes:
         first: index of the first element held.

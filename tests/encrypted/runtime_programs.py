@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +25,10 @@ class Writer:
         self.parameters = parameters
         self.builder = Builder(name=name, batch=batch)
 
-    def emit(self, op: Operation, level: int, scale: float, **changes: object) -> Value:
+    def emit(self, op: Operation, level: int, scale: float, **changes: Any) -> Value:
         inferred = op.infer()
         assert isinstance(inferred, CipherType | PlainType)
-        type_: Type = replace(inferred, level=level, scale=scale, **changes)  # type: ignore[arg-type]
+        type_: Type = replace(inferred, level=level, scale=scale, **changes)
         result = Value(self.builder.fresh(op.name.partition(".")[2]), type_)
         self.builder.keep(op.with_result(result))
         return result
@@ -50,14 +51,14 @@ class Writer:
         op = he.Encode(value=symbol, period=len(values))
         return self.emit(op, level, scale)
 
-    def same(self, op: he.Unary | he.Binary | he.PlainBinary, **changes: object) -> Value:
+    def same(self, op: he.Unary | he.Binary | he.PlainBinary, **changes: Any) -> Value:
         return self.emit(op, *self.facts(op.x), **changes)
 
     def mul(self, x: Value, y: Value) -> Value:
         level, scale = self.facts(x)
         return self.emit(he.Mul(x=x, y=y), level, scale * self.facts(y)[1])
 
-    def rescale(self, x: Value, **changes: object) -> Value:
+    def rescale(self, x: Value, **changes: Any) -> Value:
         level = self.facts(x)[0] - 1
         return self.emit(he.Rescale(x=x), level, self.parameters.scale(level), **changes)
 
@@ -103,7 +104,7 @@ def polynomial_program(weights: Array, batch: int = 2) -> Program:
     x = write.input("x", count, period, 3, stride)
     square = write.same(he.Relinearize(x=write.mul(x, x)), polynomials=2)
     square = write.rescale(square)
-    level, scale = write.facts(square)
+    scale = write.facts(square)[1]
     lowered = write.emit(he.DropLevel(x=x, levels=1), 2, write.parameters.scale(3))
     # One more product brings x to the level and scale of its square.
     factor = write.parameters.scale(1) * write.parameters.data_primes[2]
@@ -122,9 +123,10 @@ def polynomial_program(weights: Array, batch: int = 2) -> Program:
     product = write.rescale(write.sum([x_low], row[None]))
     base = write.rescale(write.sum([total], np.ones((1, period))))
     difference = write.same(he.Sub(x=base, y=product))
-    y = write.same(he.Negate(x=write.same(he.Negate(x=difference))), layout=Layout(0, count, stride))
+    y = write.same(
+        he.Negate(x=write.same(he.Negate(x=difference))), layout=Layout(0, count, stride)
+    )
     write.output([y], "y", count, ("argmax(axis=1 keepdims=1)",))
-    del level
     return write.finish()
 
 
@@ -141,10 +143,26 @@ def refresh_program(bound: float = 4.0, mask_bits: int = 10) -> Program:
         he.Refresh(x=fourth, mask_bits=mask_bits, group=7), 2, fresh, bound=bound, layout=layout
     )
     second = write.emit(
-        he.Refresh(x=square_low, mask_bits=mask_bits, group=7), 1, write.parameters.scale(1),
-        bound=bound, layout=layout,
+        he.Refresh(x=square_low, mask_bits=mask_bits, group=7),
+        1,
+        write.parameters.scale(1),
+        bound=bound,
+        layout=layout,
     )
     eighth = write.rescale(write.same(he.Relinearize(x=write.mul(first, first)), polynomials=2))
     y = write.same(he.Add(x=eighth, y=second), layout=layout)
+    write.output([y], "y", 4)
+    return write.finish()
+
+
+def survivor_program() -> Program:
+    """y = 3 x, of a refreshed x and twice the x that stayed behind."""
+    write = Writer(Parameters(8192, (60, 40, 60), 40), "survivor")
+    layout = Layout(0, 4)
+    x = write.input("x", 4, 4, 1)
+    op = he.Refresh(x=x, mask_bits=10, group=0)
+    fresh = write.emit(op, *write.facts(x), bound=2.0, layout=layout)
+    twice = write.same(he.Add(x=fresh, y=x))
+    y = write.same(he.Add(x=twice, y=x), layout=layout)
     write.output([y], "y", 4)
     return write.finish()

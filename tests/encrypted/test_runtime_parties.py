@@ -9,11 +9,17 @@ import pytest
 
 from hecompile.errors import IntegrityError, ProgramError
 from hecompile.ir import he_ops as he
+from hecompile.runtime.envelope import Header, Kind, open_envelope
 from hecompile.runtime.evaluator import Evaluator
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import evaluation_keys
 from tests.encrypted.runtime_parties import Parties, make_parties
-from tests.encrypted.runtime_programs import matrix_program, polynomial_program, refresh_program
+from tests.encrypted.runtime_programs import (
+    matrix_program,
+    polynomial_program,
+    refresh_program,
+    survivor_program,
+)
 
 RNG = np.random.default_rng(5)
 MATRIX = RNG.standard_normal((8, 8))
@@ -93,8 +99,6 @@ def test_the_custodian_sees_masked_values_only(power: Parties) -> None:
     assert request is not None
     round_ = power.spec.refreshes[0]
     # bound 4 and 10 bits of mask: uniform in +-4096, where the values are 1.
-    from hecompile.runtime.envelope import Header, Kind, open_envelope
-
     header = Header(Kind.REFRESH_REQUEST, power.spec.program, power.ring.key_id, "", 1, 7)
     opened = open_envelope(request, header, round_.request, power.spec.parameters)
     seen = np.concatenate(
@@ -124,7 +128,7 @@ def test_an_evaluation_can_be_set_aside_and_taken_up(power: Parties) -> None:
 
 def test_live_values_are_set_aside_too() -> None:
     """A value that outlives the refresh travels in the checkpoint."""
-    parties = make_parties(refresh_with_survivor())
+    parties = make_parties(survivor_program())
     x = RNG.uniform(-1, 1, (1, 4))
     evaluation = parties.evaluator.start(parties.client.encrypt({"x": x})[0])
     request = evaluation.advance()
@@ -133,23 +137,6 @@ def test_live_values_are_set_aside_too() -> None:
     resumed.accept(parties.custodian.refresh(request))
     assert resumed.advance() is None
     assert np.abs(parties.custodian.decrypt(resumed.output()).raw["y"] - 3 * x).max() < 1e-7
-
-
-def refresh_with_survivor() -> object:
-    from hecompile.ir.types import Layout
-    from hecompile.numeric.parameters import Parameters
-    from tests.encrypted.runtime_programs import Writer
-
-    write = Writer(Parameters(8192, (60, 40, 60), 40), "survivor")
-    layout = Layout(0, 4)
-    x = write.input("x", 4, 4, 1)
-    fresh = write.emit(
-        he.Refresh(x=x, mask_bits=10, group=0), 1, write.facts(x)[1], bound=2.0, layout=layout
-    )
-    twice = write.same(he.Add(x=fresh, y=x))
-    y = write.same(he.Add(x=twice, y=x), layout=layout)
-    write.output([y], "y", 4)
-    return write.finish()
 
 
 def test_damaged_checkpoints_are_refused(power: Parties) -> None:
@@ -231,6 +218,8 @@ def test_seal_errors_name_the_operation(matrix: Parties) -> None:
     program = matrix.program.replace(operations=operations)
     parties = make_parties(program)
     keys = parties.evaluator.machine._keys
-    parties.evaluator.machine._keys = replace(keys, galois=dict.fromkeys(keys.galois, keys.galois[1]))
+    parties.evaluator.machine._keys = replace(
+        keys, galois=dict.fromkeys(keys.galois, keys.galois[1])
+    )
     with pytest.raises(ProgramError, match=r"he\.rotate that defines %rotate.* \(/fc/Gemm\)"):
         parties.raw(np.ones((1, 8)))

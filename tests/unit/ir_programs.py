@@ -73,6 +73,7 @@ def _polynomial(draw: Draw, b: Builder, values: list[Value]) -> Operation:
         lower=(lower,),
         upper=(max(lower, draw(NUMBERS)),),
         fit_error=draw(st.floats(0, 1)),
+        basis=draw(st.sampled_from(["monomial", "chebyshev"])),
     )
 
 

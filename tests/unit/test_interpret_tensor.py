@@ -148,19 +148,39 @@ def test_batch_norm() -> None:
     np.testing.assert_allclose(got, expected, atol=1e-14)
 
 
+@pytest.mark.parametrize("basis", ["monomial", "chebyshev"])
 @pytest.mark.parametrize("columns", [1, 2])
-def test_polynomial_by_sections(columns: int) -> None:
+def test_polynomial_by_sections(columns: int, basis: str) -> None:
     table = RANDOM.normal(size=(4, columns))
     builder = Builder(name="m")
     x = secret(builder, "x", 2, 5)
     op = to.Polynomial(
-        x=x, coefficients=builder.constant(table), degree=3, sections=(2, 3) if columns > 1 else ()
+        x=x,
+        coefficients=builder.constant(table),
+        degree=3,
+        sections=(2, 3) if columns > 1 else (),
+        basis=basis,
     )
     points = RANDOM.normal(size=(3, 2, 5))
     got = run_one(finish(builder, y=builder.emit(op)), x=points)
     owner = [0, 0, columns - 1, columns - 1, columns - 1]
-    expected = sum(table[k, owner] * points**k for k in range(4))
-    np.testing.assert_allclose(got, expected, atol=1e-13)
+    bases = {
+        "monomial": [points**k for k in range(4)],
+        "chebyshev": [points**0, points, 2 * points**2 - 1, 4 * points**3 - 3 * points],
+    }
+    expected = sum(table[k, owner] * b for k, b in enumerate(bases[basis]))
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+def test_chebyshev_polynomials_of_high_degree_keep_their_digits() -> None:
+    degree = 60
+    builder = Builder(name="m")
+    x = secret(builder, "x", 101)
+    table = builder.constant(np.eye(degree + 1)[:, -1:])
+    op = to.Polynomial(x=x, coefficients=table, degree=degree, basis="chebyshev")
+    points = np.linspace(-1.0, 1.0, 101)
+    got = run_one(finish(builder, y=builder.emit(op)), x=points[None])
+    np.testing.assert_allclose(got[0], np.cos(degree * np.arccos(points)), atol=1e-11)
 
 
 def test_polynomial_of_a_scalar_and_of_degree_zero() -> None:

@@ -39,9 +39,12 @@ def pair() -> Iterator[Pair]:
 
 def test_messages_arrive_in_order_and_whole(pair: Pair) -> None:
     large = os.urandom(3 << 20)
-    sender = threading.Thread(
-        target=lambda: [pair.here.send(Message.INPUT, large), pair.here.send(Message.END)]
-    )
+
+    def send() -> None:
+        pair.here.send(Message.INPUT, large)
+        pair.here.send(Message.END)
+
+    sender = threading.Thread(target=send)
     sender.start()
     assert pair.there.receive() == (Message.INPUT, large)
     assert pair.there.receive() == (Message.END, b"")
