@@ -204,7 +204,7 @@ class _RingSearch:
     def _too_small(self, ring: int) -> bool:
         """Whether a ring cannot carry two levels, nor the whole program, at the smallest scale."""
         depth = max((stage.total for stage in depth_by_stage(self._polynomial)), default=0)
-        ends = 2 * (SMALLEST_PRIME_BITS + 2)
+        ends = 2 * SMALLEST_PRIME_BITS + 14
         levels = (max_modulus_bits(ring) - ends) // SMALLEST_PRIME_BITS
         return levels < min(depth, 2)
 

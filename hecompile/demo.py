@@ -24,6 +24,7 @@ from hecompile.config import CompileOptions
 from hecompile.errors import AccessDeniedError, CompileError, InputError
 from hecompile.files import atomic_write_text, cannot_write
 from hecompile.interpret.compare import out_of_range
+from hecompile.interpret.samples import as_samples
 from hecompile.ir.movement_ops import Lstm
 from hecompile.ir.tensor_ops import tensor_type
 from hecompile.preprocess import Step, apply_steps, load_steps
@@ -244,7 +245,7 @@ class Demo:
         """Compare the model with the compiled program on all held-out beats."""
         beats, labels = self._test()
         with self._stage("test set in the clear"):
-            inputs = {"x": apply_steps(self.steps(), beats)}
+            inputs = as_samples(compiled.original, {"x": apply_steps(self.steps(), beats)})
             plain = self._plain(beats)
             simulated = compiled.simulate(inputs)["logits"].reshape(plain.shape)
             ranges = out_of_range(compiled.polynomial, inputs)

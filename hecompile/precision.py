@@ -165,16 +165,16 @@ class _Propagation:
     def _sum_mul_plain(self, op: he.SumMulPlain) -> Variance:
         squares = self._program.array(op.weights) ** 2
         variances = np.array([self._of(v) for v in op.xs])
+        mean = squares.mean(axis=1) @ variances[:, 0]
+        at_slots = variances.reshape(-1, 4).T @ squares
         total = squares.sum(axis=0)
         # Share of the heaviest weight: 1 where one slot decides, small where many are summed.
-        share = (squares.max(axis=0) / np.maximum(total, _TINY))[:, None]
-        mean = np.einsum("ij,ik->jk", squares, variances[:, 0])
-        worst = np.einsum("ij,ik->jk", squares, variances[:, 1])
-        carried = np.stack([mean.mean(axis=0), (mean + share * (worst - mean)).max(axis=0)])
+        share = squares.max(axis=0) / np.maximum(total, _TINY)
+        worst = (at_slots[:2] + share * (at_slots[2:] - at_slots[:2])).max(axis=1)
         scale = _scale(op.defined) / _scale(op.xs[0])
         values = sum(_squares(v)[0, 0] for v in op.xs)
         rounding = noise.encoding(self._parameters, scale, op.period) * values * _SHARED
-        return np.asarray(carried + rounding)
+        return np.asarray(np.stack([mean, worst]) + rounding)
 
     def _key_switch(self, op: he.Unary) -> Variance:
         key = (_level(op.defined), _scale(op.defined))

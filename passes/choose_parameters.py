@@ -26,7 +26,8 @@ SMALLEST_HEADROOM_BITS = 2
 SPECIAL_MARGIN_BITS = 10
 """Bits by which the special prime exceeds the others, so that key-switch noise vanishes."""
 _PROVISIONAL_HEADROOM_BITS = 8
-_LONGEST_STEP = 4
+_LONGEST_STEP = 8
+_TAME_BITS = 12
 
 
 @register_pass
@@ -152,9 +153,8 @@ def _step(excess: float) -> int:
 
     Noise falls with the scale, but faster while it still feeds on itself, so steps stay short.
     """
-    if not math.isfinite(excess) or excess > 2.0**_LONGEST_STEP:
-        return _LONGEST_STEP
-    return max(1, math.floor(math.log2(excess)))
+    longest = _LONGEST_STEP if excess < 2.0**_TAME_BITS else _LONGEST_STEP // 2
+    return max(1, min(longest, math.floor(math.log2(excess)))) if math.isfinite(excess) else longest
 
 
 def _chain(ring: int, first: int, scale_bits: int, levels: int, special: int) -> Parameters:

@@ -126,8 +126,12 @@ class _Planner:
         self._ops = program.operations
         self._levels = levels
         self._floors = floors
-        self._root = _rotation_roots(program)
-        self._live = _live_roots(program, self._root)
+        root = _rotation_roots(program)
+        self._live = _live_roots(program, root)
+        # A rotation is as deep as what it rotates, so that long sums read few distinct depths.
+        self._reads = [
+            tuple({root[v.name] for v in op.operands if _is_cipher(v)}) for op in self._ops
+        ]
 
     def plan(self) -> list[int]:
         """The cheapest feasible cuts.
@@ -147,8 +151,10 @@ class _Planner:
         )
 
     def _candidates(self, most: int) -> list[int]:
-        inner = range(1, len(self._ops))
-        return [0, *(i for i in inner if len(self._live[i]) <= most), len(self._ops)]
+        """The first of each run of places where the same few ciphertexts are alive."""
+        live = self._live
+        inner = (i for i in range(1, len(self._ops)) if live[i] != live[i - 1])
+        return [0, *(i for i in inner if len(live[i]) <= most), len(self._ops)]
 
     def _search(self, candidates: list[int]) -> list[int] | None:
         best = {0: (0.0, 0)}
@@ -175,8 +181,8 @@ class _Planner:
         depth: dict[str, int] = {}
         for i in range(start, len(self._ops)):
             op = self._ops[i]
-            if op.result is not None and _is_cipher(op.result):
-                before = max((depth.get(v.name, 0) for v in op.operands), default=0)
+            if op.result is not None and self._reads[i]:
+                before = max(depth.get(name, 0) for name in self._reads[i])
                 depth[op.result.name] = before + isinstance(op, PRODUCTS)
                 if depth[op.result.name] > self._levels:
                     break

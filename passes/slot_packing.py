@@ -99,6 +99,9 @@ class Packer:
             for operand, linear in zip(operands, sparse, strict=True):
                 for part in operand.parts:
                     diagonals.add(part, linear)
+            if not diagonals.groups:
+                # A map of zeros still gives a ciphertext, so that it hides that it is one.
+                diagonals.add_zero(operands[0].parts[0])
             value = self._sum(diagonals, location)
             value = self._add_bias(value, bias, layout, period)
             parts.append(self._label(value, layout))
@@ -191,7 +194,7 @@ class Packer:
                 value = self._build.annotate(value, period=folded)
             total = value if total is None else self._build.emit(he.Add(x=total, y=value))
         if total is None:
-            raise PassError(f"lower-to-slots: the linear map '{location}' is zero everywhere")
+            raise PassError(f"lower-to-slots: the linear map '{location}' has no operand")
         return total
 
     def _add_bias(self, value: Value, bias: Array, layout: Layout, period: int) -> Value:
@@ -263,10 +266,15 @@ class Diagonals:
         slot = rows + q * (distance // q) if q <= p else rows
         length = max(p, q) * stride
         terms = self.groups.setdefault(length, {}) if len(values) else {}
-        for d in np.unique(rotation):
-            on = rotation == d
-            diagonal = np.zeros(max(p, q))
-            np.add.at(diagonal, slot[on], values[on])
+        order = np.argsort(rotation, kind="stable")
+        steps, starts = np.unique(rotation[order], return_index=True)
+        for d, on in zip(steps, np.split(order, starts[1:]), strict=True):
+            diagonal = np.bincount(slot[on], values[on], minlength=max(p, q))
             key = (part.value, int(d) * stride)
             repeated = np.repeat(diagonal, stride)
             terms[key] = terms[key] + repeated if key in terms else repeated
+
+    def add_zero(self, part: Part) -> None:
+        """Add a map of zeros from one operand's ciphertext."""
+        length = max(part.period, self.period)
+        self.groups[length] = {(part.value, 0): np.zeros(length)}

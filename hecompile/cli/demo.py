@@ -87,7 +87,7 @@ def _play(demo: Demo, as_json: bool) -> int:
 
 
 class _Teller:
-    """Prints as the demonstration goes; with --json on stderr, so that stdout holds one document."""
+    """Prints as the demonstration goes: on stdout, or on stderr where stdout holds JSON."""
 
     def __init__(self, as_json: bool) -> None:
         self._err = as_json

@@ -115,7 +115,8 @@ def read_program(path: Path, constants: Path | None) -> Program:
 
 
 def _context(program: Program, calibration: Path | None, precision: float | None) -> Context:
-    from hecompile.npz import load_npz, prepare_calibration
+    from hecompile.calibration import prepare_calibration
+    from hecompile.npz import load_npz
     from hecompile.passbase import Context
 
     if calibration is None:

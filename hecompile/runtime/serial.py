@@ -218,7 +218,8 @@ def _zstd_size(body: bytes, limit: int) -> int:
     """Size that one zstd frame states, if its blocks cannot unpack to much more; else -1.
 
     SEAL unpacks into memory before it looks, so a small file could fill it. A block unpacks to at
-    most 128 KiB (RFC 8878, section 3.1.1.2.4).
+    most 128 KiB (RFC 8878, section 3.1.1.2.4) and honest ones, which zstd splits where the
+    statistics change, to 64 KiB on average: four times the limit leaves them room.
     """
     if len(body) < 6 or not body.startswith(_ZSTD_MAGIC):
         return -1
@@ -235,7 +236,7 @@ def _zstd_size(body: bytes, limit: int) -> int:
         last, kind, size = block & 1, block >> 1 & 3, block >> 3
         position += 3 + (1 if kind == 1 else size)
         possible += _ZSTD_BLOCK if kind == 2 else size
-        if kind == 3 or position > len(body) or possible > limit + 3 * _ZSTD_BLOCK:
+        if kind == 3 or position > len(body) or possible > 4 * limit + 16 * _ZSTD_BLOCK:
             return -1
     return stated if position + 4 * checksum == len(body) else -1
 

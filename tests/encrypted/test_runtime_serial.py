@@ -127,6 +127,35 @@ def test_round_trip(made: Made, kind: str) -> None:
     made.readers[kind](made.objects[kind])
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        Parameters(4096, (53, 53), 30),
+        Parameters(8192, (40, 30, 30, 30, 30, 44), 30),
+        Parameters(8192, (60, 40, 40, 60), 40),
+        Parameters(16384, (45, *(30,) * 11, 45), 30),
+    ],
+)
+def test_objects_of_every_size_pass_the_bounds(parameters: Parameters) -> None:
+    context = Context(parameters)
+    generator = seal.KeyGenerator(context.seal)
+    public = seal.PublicKey()
+    generator.create_public_key(public)
+    secret_key_from_bytes(context, to_bytes(generator.secret_key()), "it")
+    public_key_from_bytes(context, to_bytes(public), "it")
+    relin_keys_from_bytes(context, to_bytes(generator.create_relin_keys()), "it")
+    whole = seal.GaloisKeys()
+    generator.create_galois_keys([context.galois_element(1)], whole)
+    galois_keys_from_bytes(context, to_bytes(whole), 1, "it")
+    encryptor = seal.Encryptor(context.seal, public)
+    for level in range(parameters.levels + 1):
+        cipher = seal.Ciphertext()
+        encryptor.encrypt(context.encode(np.linspace(0, 1, 1024), level, SCALE), cipher)
+        data = to_bytes(cipher)
+        assert len(data) <= ciphertext_limit(parameters, level)
+        ciphertext_from_bytes(context, data, level, SCALE, what="it")
+
+
 def test_a_ciphertext_still_decrypts(made: Made) -> None:
     for kind in ("ciphertext", "seeded ciphertext"):
         plain = seal.Plaintext()

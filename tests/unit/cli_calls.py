@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,7 @@ def weights(seed: int, *dims: int) -> tuple[np.ndarray, ...]:
     """Weights of linear layers between `dims`, scaled to keep values small."""
     rng = np.random.default_rng(seed)
     return tuple(
-        (rng.normal(size=(m, n)) / np.sqrt(m)).astype(np.float32)
-        for m, n in zip(dims, dims[1:], strict=False)
+        (rng.normal(size=(m, n)) / np.sqrt(m)).astype(np.float32) for m, n in pairwise(dims)
     )
 
 

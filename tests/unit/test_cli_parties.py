@@ -135,8 +135,13 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("user", ["rene", "nobody"])
 def test_denied_before_anything_is_looked_at(
-    place: Place, command: str, user: str, call: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+    place: Place,
+    command: str,
+    user: str,
+    call: Caller,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     audit = tmp_path / "log" / "audit.jsonl"
     words = place.words(command, "--as", user, "--audit-log", audit, *COMMANDS[command])
