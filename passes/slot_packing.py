@@ -257,6 +257,8 @@ class Diagonals:
         inside = (linear.rows >= out.first) & (linear.rows < out.first + out.count)
         inside &= (linear.columns >= held.first) & (linear.columns < held.first + held.count)
         inside &= linear.values != 0
+        if not inside.any():
+            return
         rows = linear.rows[inside] - out.first
         columns = linear.columns[inside] - held.first + held.offset // stride
         values = linear.values[inside]
@@ -265,7 +267,7 @@ class Diagonals:
         rotation = distance % q if q <= p else distance
         slot = rows + q * (distance // q) if q <= p else rows
         length = max(p, q) * stride
-        terms = self.groups.setdefault(length, {}) if len(values) else {}
+        terms = self.groups.setdefault(length, {})
         order = np.argsort(rotation, kind="stable")
         steps, starts = np.unique(rotation[order], return_index=True)
         for d, on in zip(steps, np.split(order, starts[1:]), strict=True):

@@ -22,7 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the input or the program is at fault, 2 usage, 3 access denied,
         4 integrity or signature, 130 interrupted, 143 terminated.
     """
-    from hecompile.cli.group import hecompile
-
     words = list(sys.argv[1:] if arguments is None else arguments)
-    return guarded(lambda: hecompile.main(words, prog_name="hecompile", standalone_mode=False))
+
+    def command() -> object:
+        from hecompile.cli.group import hecompile
+
+        return hecompile.main(words, prog_name="hecompile", standalone_mode=False)
+
+    return guarded(command)

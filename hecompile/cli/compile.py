@@ -22,6 +22,7 @@ from hecompile.errors import UsageError
 if TYPE_CHECKING:
     from hecompile.access.policy import Policy
     from hecompile.access.signing import SigningKey
+    from hecompile.cli.watching import WatchOptions
     from hecompile.compiler import Compiled
     from hecompile.config import CompileOptions
     from hecompile.passbase import Pass
@@ -75,27 +76,17 @@ def command(
     calibration: Path,
     policy: Path | None,
     precision: float | None,
-    refresh: str,
-    batch: int,
     backend: str,
     output: Path,
-    degree: int | None,
-    method: str | None,
-    margin: float | None,
-    max_degree: int | None,
-    mask_bits: int | None,
-    ring: int | None,
     input_shapes: tuple[str, ...],
     preprocess: tuple[str, ...],
     extra: tuple[str, ...],
     load: tuple[Path, ...],
-    print_after_all: bool,
-    print_after: tuple[str, ...],
-    dump_dir: Path | None,
-    timing: bool,
+    watch: WatchOptions,
     sign_key: Path | None,
     overwrite: bool,
     as_json: bool,
+    **tuning: object,
 ) -> None:
     """Compile the trained model MODEL (ONNX) into an encrypted program with an access manifest.
 
@@ -108,25 +99,14 @@ def command(
     check_destination(output, overwrite)
     if precision is not None and not 0 < precision < float("inf"):
         raise UsageError(f"--precision is a number above 0, not {precision}")
-    options = _options(
-        input_shapes,
-        batch=batch,
-        refresh=refresh,
-        degree=degree,
-        method=method,
-        margin=margin,
-        max_degree=max_degree,
-        mask_bits=mask_bits,
-        ring=ring,
-    )
-    from hecompile.cli.watching import watch
+    options = _options(input_shapes, tuning)
     from hecompile.compiler import compile as compile_model
     from hecompile.npz import load_npz
 
     rules = _policy(policy)
     signing_key = _signing_key(sign_key)
     passes = _passes(extra, load)
-    watching = watch(print_after_all, print_after, dump_dir, timing)
+    watching = watch.start()
     arrays = load_npz(calibration)
     steps = _preprocessing(preprocess, model)
     progress = console.Progress()
@@ -166,7 +146,7 @@ def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> Non
     console.result(document, f"wrote {output}\n{report_text(report)}", as_json)
 
 
-def _options(shapes: Sequence[str], **values: object) -> CompileOptions:
+def _options(shapes: Sequence[str], values: Mapping[str, object]) -> CompileOptions:
     from hecompile.config import CompileOptions
 
     given = {name: value for name, value in values.items() if value is not None}

@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import open_door, read_spec
+from hecompile.cli.door import read_spec
 from hecompile.cli.options import (
     PATH,
+    Access,
     access_options,
     bundle_argument,
+    check_output,
     json_option,
     keys_option,
     output_option,
@@ -32,14 +34,13 @@ def command(
     keys: Path,
     encrypted: Path,
     output: Path | None,
-    user: str | None,
-    trust: tuple[Path, ...],
-    audit_log: Path | None,
+    access: Access,
     as_json: bool,
 ) -> None:
     """Decrypt and post-process the encrypted outputs in OUT.hect."""
-    door = open_door(bundle, trust, audit_log)
-    door.enter(user, door.decryptions())
+    door = access.door(bundle)
+    door.enter(access.user, door.decryptions())
+    check_output(output)
     from hecompile.cli.hectfile import read_parts
     from hecompile.cli.samples import joined, joined_document, shown, write_npz
     from hecompile.runtime.custodian import Custodian

@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import open_door, read_spec
+from hecompile.cli.door import read_spec
 from hecompile.cli.options import (
     PATH,
+    Access,
     access_options,
     bundle_argument,
+    check_output,
     json_option,
     keys_option,
     output_option,
@@ -30,17 +32,16 @@ def command(
     keys: Path,
     samples: Path,
     output: Path,
-    user: str | None,
-    trust: tuple[Path, ...],
-    audit_log: Path | None,
+    access: Access,
     as_json: bool,
 ) -> None:
     """Check, preprocess and encrypt the samples in X.npz under the public key.
 
     Arrays are named as the model's inputs, samples first.
     """
-    door = open_door(bundle, trust, audit_log)
-    door.enter(user, door.encryptions())
+    door = access.door(bundle)
+    door.enter(access.user, door.encryptions())
+    check_output(output)
     from hecompile.cli.hectfile import write_parts
     from hecompile.cli.samples import read_samples
     from hecompile.runtime.client import Client

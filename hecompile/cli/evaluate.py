@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import EVALUATION, open_door, read_program
+from hecompile.cli.door import EVALUATION, Door, read_program, read_spec
 from hecompile.cli.options import (
     PATH,
+    Access,
     access_options,
     bundle_argument,
+    check_output,
     json_option,
     keys_option,
     output_option,
 )
-from hecompile.errors import UsageError
+from hecompile.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from hecompile.runtime.evaluator import Evaluation
+    from hecompile.runtime.evaluator import Evaluation, Evaluator
 
 
 @click.command("evaluate")
@@ -41,9 +43,7 @@ def command(
     resume: Path | None,
     response: Path | None,
     output: Path,
-    user: str | None,
-    trust: tuple[Path, ...],
-    audit_log: Path | None,
+    access: Access,
     as_json: bool,
 ) -> None:
     """Compute on encrypted samples with the evaluation keys.
@@ -56,31 +56,43 @@ def command(
     goes_on = encrypted is None and resume is not None and response is not None
     if not begins and not goes_on:
         raise UsageError("give either --input, or --resume together with --response")
-    door = open_door(bundle, trust, audit_log)
-    door.enter(user, EVALUATION)
-    from hecompile.cli.hectfile import read_parts
+    door = access.door(bundle)
+    door.enter(access.user, EVALUATION)
+    check_output(output)
+    evaluator = _evaluator(door, keys)
+    running = _begun(evaluator, encrypted or resume or output, response)
+    _finish(running, _Files.beside(output), resume, as_json)
+
+
+def _evaluator(door: Door, keys: Path) -> Evaluator:
     from hecompile.runtime.evaluator import Evaluator, galois_steps
     from hecompile.runtime.keys import load_evaluation_keys
 
-    program = read_program(door.files())
-    parts = read_parts(encrypted or resume or output)
-    responses = read_parts(response) if response is not None else []
-    if responses and len(responses) != len(parts):
-        raise UsageError(f"{response} answers {len(responses)} evaluations, not {len(parts)}")
-    if program.parameters is None:
-        raise UsageError(f"bundle {bundle} holds no finished program; compile the model again")
+    files = door.files()
+    program, spec = read_program(files), read_spec(files)
     progress = console.Progress()
     found = load_evaluation_keys(
-        keys, program.parameters, galois_steps=galois_steps(program), progress=progress
+        keys, spec.parameters, spec.program, galois_steps(program), progress
     )
-    evaluator = Evaluator(program, found, progress=progress)
-    if responses:
-        running = [evaluator.resume(part) for part in parts]
-        for evaluation, answer in zip(running, responses, strict=True):
-            evaluation.accept(answer)
-    else:
-        running = [evaluator.start(part) for part in parts]
-    _finish(running, _Files.beside(output), resume, as_json)
+    return Evaluator(program, found, progress=progress)
+
+
+def _begun(evaluator: Evaluator, source: Path, response: Path | None) -> list[Evaluation]:
+    """Evaluations of encrypted samples, or of a state and the answers that it waited for."""
+    from hecompile.cli.hectfile import read_parts
+
+    parts = read_parts(source)
+    if response is None:
+        return [evaluator.start(part) for part in parts]
+    answers = read_parts(response)
+    if len(answers) != len(parts):
+        raise IntegrityError(
+            f"{response} answers {len(answers)} evaluations, where {source} holds {len(parts)}"
+        )
+    running = [evaluator.resume(part) for part in parts]
+    for evaluation, answer in zip(running, answers, strict=True):
+        evaluation.accept(answer)
+    return running
 
 
 @dataclass(frozen=True)

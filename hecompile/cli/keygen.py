@@ -7,8 +7,14 @@ from pathlib import Path
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import HOLDING, open_door, read_spec
-from hecompile.cli.options import access_options, bundle_argument, json_option, output_option
+from hecompile.cli.door import HOLDING, read_spec
+from hecompile.cli.options import (
+    Access,
+    access_options,
+    bundle_argument,
+    json_option,
+    output_option,
+)
 from hecompile.errors import InputError
 
 
@@ -20,14 +26,12 @@ from hecompile.errors import InputError
 def command(
     bundle: Path,
     output: Path,
-    user: str | None,
-    trust: tuple[Path, ...],
-    audit_log: Path | None,
+    access: Access,
     as_json: bool,
 ) -> None:
     """Make a key for BUNDLE: KEYS/secret stays here, the other two go to client and evaluator."""
-    door = open_door(bundle, trust, audit_log)
-    door.enter(user, HOLDING)
+    door = access.door(bundle)
+    door.enter(access.user, HOLDING)
     if output.exists():
         raise InputError(f"{output} exists already; name another folder for the keys")
     from hecompile.runtime.keys import write_keys

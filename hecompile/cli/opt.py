@@ -12,6 +12,7 @@ from hecompile.cli import console
 from hecompile.cli.options import PATH, json_option, load_option, observer_options, output_option
 
 if TYPE_CHECKING:
+    from hecompile.cli.watching import WatchOptions
     from hecompile.ir.program import Program
     from hecompile.passbase import Context
 
@@ -44,15 +45,11 @@ def command(
     calibration: Path | None,
     precision: float | None,
     output: Path | None,
-    print_after_all: bool,
-    print_after: tuple[str, ...],
-    dump_dir: Path | None,
-    timing: bool,
+    watch: WatchOptions,
     load: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Run passes on the program in the file PROGRAM ('-' for stdin) and print what they leave."""
-    from hecompile.cli.watching import watch
     from hecompile.ir.printer import print_program
     from hecompile.passbase import load_file
     from hecompile.pipeline import parse_pipeline
@@ -62,7 +59,7 @@ def command(
     pipeline = parse_pipeline(text)
     if stop_after is not None:
         pipeline = pipeline.stop_after(stop_after)
-    watching = watch(print_after_all, print_after, dump_dir, timing)
+    watching = watch.start()
     before = read_program(program, constants)
     after = pipeline.run(before, _context(before, calibration, precision), watching.observers)
     watching.tell()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from hecompile.errors import InputError
+
+if TYPE_CHECKING:
+    from hecompile.cli.door import Door
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,21 +44,48 @@ def trust_option(function: F) -> F:
     )(function)
 
 
-def access_options(function: F) -> F:
-    """`--as`, `--trust` and `--audit-log`: who acts, whom to believe, where it is taken down."""
-    function = click.option(
+@dataclass(frozen=True)
+class Access:
+    """Who acts, whom to believe, and where it is taken down.
+
+    Attributes:
+        user: The user named with --as, or None.
+        trust: Further files of public keys.
+        audit_log: Where decisions are logged; None for the user's own log.
+    """
+
+    user: str | None
+    trust: tuple[Path, ...]
+    audit_log: Path | None
+
+    def door(self, bundle: Path) -> Door:
+        """Read and check the manifest of a bundle, and nothing else of it."""
+        from hecompile.cli.door import open_door
+
+        return open_door(bundle, self.trust, self.audit_log)
+
+
+def access_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--as`, `--trust` and `--audit-log`, handed on as one `Access` named `access`."""
+
+    @functools.wraps(function)
+    def wrapped(
+        *args: Any, user: str | None, trust: tuple[Path, ...], audit_log: Path | None, **more: Any
+    ) -> Any:
+        return function(*args, access=Access(user, trust, audit_log), **more)
+
+    with_log = click.option(
         "--audit-log",
         type=PATH,
         metavar="FILE",
         help="Where decisions are logged; by default in the settings folder.",
-    )(function)
-    function = trust_option(function)
+    )(wrapped)
     return click.option(
         "--as",
         "user",
         metavar="USER",
         help="The user of the policy who acts; may be left out where only one may.",
-    )(function)
+    )(trust_option(with_log))
 
 
 def keys_option(what: str) -> Callable[[F], F]:
@@ -86,20 +120,49 @@ def load_option(function: F) -> F:
     )(function)
 
 
-def observer_options(function: F) -> F:
-    """`--print-after-all`, `--print-after`, `--dump-dir` and `--timing`."""
-    function = click.option(
+def observer_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--print-after-all`, `--print-after`, `--dump-dir`, `--timing`, as one `WatchOptions`."""
+
+    @functools.wraps(function)
+    def wrapped(
+        *args: Any,
+        print_after_all: bool,
+        print_after: tuple[str, ...],
+        dump_dir: Path | None,
+        timing: bool,
+        **more: Any,
+    ) -> Any:
+        from hecompile.cli.watching import WatchOptions
+
+        asked = WatchOptions(print_after_all, print_after, dump_dir, timing)
+        return function(*args, watch=asked, **more)
+
+    found = click.option(
         "--timing", is_flag=True, help="Tell the seconds of every pass on stderr."
-    )(function)
-    function = click.option(
+    )(wrapped)
+    found = click.option(
         "--dump-dir", type=PATH, metavar="DIR", help="Write the program after every pass there."
-    )(function)
-    function = click.option(
+    )(found)
+    found = click.option(
         "--print-after",
         metavar="PASS",
         multiple=True,
         help="Print the program after this pass on stderr.",
-    )(function)
+    )(found)
     return click.option(
         "--print-after-all", is_flag=True, help="Print the program after every pass on stderr."
-    )(function)
+    )(found)
+
+
+def check_output(path: Path | None) -> None:
+    """Refuse a file that could not be written, before long work is done for it.
+
+    Raises:
+        InputError: Its folder does not exist, or it is a folder itself.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise InputError(f"folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file")

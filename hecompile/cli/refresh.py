@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import REFRESHING, open_door, read_spec
+from hecompile.cli.door import REFRESHING, read_spec
 from hecompile.cli.options import (
     PATH,
+    Access,
     access_options,
     bundle_argument,
+    check_output,
     json_option,
     keys_option,
     output_option,
@@ -32,14 +34,13 @@ def command(
     keys: Path,
     request: Path,
     output: Path,
-    user: str | None,
-    trust: tuple[Path, ...],
-    audit_log: Path | None,
+    access: Access,
     as_json: bool,
 ) -> None:
     """Encrypt the masked values in REQUEST anew; no value leaves in the clear."""
-    door = open_door(bundle, trust, audit_log)
-    door.enter(user, REFRESHING)
+    door = access.door(bundle)
+    door.enter(access.user, REFRESHING)
+    check_output(output)
     from hecompile.cli.hectfile import read_parts, write_parts
     from hecompile.runtime.custodian import Custodian
     from hecompile.runtime.keys import load_secret_key

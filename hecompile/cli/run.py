@@ -13,14 +13,15 @@ from hecompile.cli.door import (
     HOLDING,
     REFRESHING,
     Door,
-    open_door,
     read_server,
     read_spec,
 )
 from hecompile.cli.options import (
     PATH,
+    Access,
     access_options,
     bundle_argument,
+    check_output,
     json_option,
     output_option,
 )
@@ -47,17 +48,16 @@ def command(
     evaluator: str | None,
     key_holder: str | None,
     timeout: float | None,
-    user: str | None,
-    trust: tuple[Path, ...],
-    audit_log: Path | None,
+    access: Access,
     as_json: bool,
 ) -> None:
     """Encrypt the samples in X.npz, evaluate them in another process, decrypt the results.
 
     USER encrypts and decrypts. Arrays are named as the model's inputs, samples first.
     """
-    door = open_door(bundle, trust, audit_log)
-    _ask(door, user, evaluator, key_holder)
+    door = access.door(bundle)
+    _ask(door, access.user, evaluator, key_holder)
+    check_output(output)
     from hecompile.cli.samples import joined_document, read_samples, shown, write_npz
     from hecompile.runtime.run import run_parties
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,28 +38,42 @@ class Watching:
         return [{"pass": n, "seconds": s, "changed": c} for n, s, c in measured]
 
 
-def watch(
-    print_after_all: bool, print_after: Iterable[str], dump_dir: Path | None, timing: bool
-) -> Watching:
-    """Make the observers.
+@dataclass(frozen=True)
+class WatchOptions:
+    """What a call wants to see of a pipeline.
 
-    Raises:
-        PipelineError: A pass to print after does not exist.
+    Attributes:
+        print_after_all: Print after every pass.
+        print_after: Print after the passes of these names.
+        dump_dir: Write the program after every pass there.
+        timing: Measure the passes.
     """
-    from hecompile.observe import DumpDirectory, PrintAfter, Timing
-    from hecompile.passbase import find_pass
 
-    found: list[Observer] = []
-    if print_after_all:
-        found.append(PrintAfter(sys.stderr))
-    else:
-        found += [PrintAfter(sys.stderr, find_pass(name).name) for name in print_after]
-    if dump_dir is not None:
-        found.append(_Counting(DumpDirectory(dump_dir)))
-    clock = Timing() if timing else None
-    if clock is not None:
-        found.append(clock)
-    return Watching(tuple(found), clock)
+    print_after_all: bool
+    print_after: tuple[str, ...]
+    dump_dir: Path | None
+    timing: bool
+
+    def start(self) -> Watching:
+        """Make the observers, once all passes are known.
+
+        Raises:
+            PipelineError: A pass to print after does not exist.
+        """
+        from hecompile.observe import DumpDirectory, PrintAfter, Timing
+        from hecompile.passbase import find_pass
+
+        found: list[Observer] = []
+        if self.print_after_all:
+            found.append(PrintAfter(sys.stderr))
+        else:
+            found += [PrintAfter(sys.stderr, find_pass(name).name) for name in self.print_after]
+        if self.dump_dir is not None:
+            found.append(_Counting(DumpDirectory(self.dump_dir)))
+        clock = Timing() if self.timing else None
+        if clock is not None:
+            found.append(clock)
+        return Watching(tuple(found), clock)
 
 
 @dataclass

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.polynomial import Chebyshev as ChebyshevSeries
-from numpy.polynomial import Polynomial as MonomialSeries
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from hecompile.errors import InputError
-from hecompile.numeric.polynomial import Polynomial
+from hecompile.numeric.polynomial import ChebyshevSeries, chebyshev_series
 from hecompile.numeric.remez import remez
 
 Array = NDArray[np.float64]
@@ -23,21 +21,21 @@ Function = Callable[[Array], Array]
 METHODS: Final[tuple[str, ...]] = ("weighted", "chebyshev", "minimax")
 """Names of the fitting methods."""
 
-MAX_DEGREE: Final = 31
-"""Largest degree: beyond it monomial coefficients lose their meaning in float64."""
+MAX_DEGREE: Final = 255
+"""Largest degree."""
 
-UNIFORM_FLOOR: Final = 0.1
-"""Share of the weight that "weighted" spreads evenly over the domain.
-
-Without it a region that calibration never reached would weigh nothing and the polynomial could
-take any value there.
-"""
+# Weights by the samples alone leave the ends of the domain free: tanh of degree 3 on Gaussian
+# samples is off by 1.2 there. Chebyshev's measure, dense at the ends, takes 0.2 to mend that: the
+# worst error at an end falls to a third of what the same share spread evenly leaves (relu and tanh
+# at degree 7: 0.09 and 0.07), while the rms error on unseen samples grows by 10 %.
+ARCSINE_FLOOR: Final = 0.2
+"""Share of the weight that "weighted" spreads over the domain by Chebyshev's arcsine measure."""
 
 _BINS: Final = 64
-_FIT_POINTS: Final = 4097
+_FIT_POINTS: Final = 4096
+_POINTS_PER_TERM: Final = 16
 _CHECK_POINTS: Final = 16385
 _FLAT: Final = 1e-9
-_NEGLIGIBLE: Final = 1e-14
 
 
 @dataclass(frozen=True)
@@ -45,14 +43,14 @@ class Fit:
     """A polynomial that stands for a function on a domain, with its measured error.
 
     Attributes:
-        polynomial: The approximation, in the monomial basis.
+        polynomial: The approximation, in the Chebyshev basis of the domain.
         domain: The interval (low, high) that it was fitted on.
         method: One of `METHODS`.
         max_error: Largest |function - polynomial| over a dense grid of the domain.
         rms_error: Root mean square of the error over the samples, or over the grid without any.
     """
 
-    polynomial: Polynomial
+    polynomial: ChebyshevSeries
     domain: tuple[float, float]
     method: str
     max_error: float
@@ -85,14 +83,13 @@ def fit(
 
     Methods:
         weighted: Least squares on a grid, each point weighted by the density of the samples (a
-            histogram, mixed with a uniform floor of `UNIFORM_FLOOR`), uniform without samples.
+            histogram, mixed with a floor of `ARCSINE_FLOOR`), uniform without samples.
         chebyshev: Interpolation at the Chebyshev nodes of the domain.
         minimax: Smallest sup error, by Remez exchange.
 
-    All are solved in the Chebyshev basis of the domain, where they are well conditioned, and then
-    converted. Coefficients whose whole contribution on the domain is below rounding error, such
-    as the even ones of an odd function, become exact zeros. The errors are measured on the
-    converted polynomial. A domain of a single value gives a constant.
+    All are solved in the Chebyshev basis of the domain, where they are well conditioned.
+    Coefficients below rounding error, such as the even ones of an odd function, become exact
+    zeros. A domain of a single value gives a constant.
 
     Args:
         function: Elementwise function on float64 arrays.
@@ -117,10 +114,10 @@ def fit(
     grid = _check_grid(low, high)
     exact = _evaluate(function, grid)
     if high - low <= _FLAT * max(abs(low), abs(high)):
-        middle = np.array([low + (high - low) / 2])
-        polynomial = Polynomial((float(_evaluate(function, middle)[0]),))
+        solution = _evaluate(function, np.array([low + (high - low) / 2]))
     else:
-        polynomial = _to_monomials(_solve(function, low, high, degree, method, observed), low, high)
+        solution = _solve(function, low, high, degree, method, observed)
+    polynomial = chebyshev_series(solution, (low, high))
     error = np.abs(exact - polynomial(grid))
     residual = error if observed is None else _evaluate(function, observed) - polynomial(observed)
     return Fit(
@@ -142,34 +139,32 @@ def _solve(
         solution = np.linalg.solve(chebyshev.chebvander(nodes, degree), values)
         return np.asarray(solution, dtype=np.float64)
     if method == "minimax":
-        nodes = -np.cos(np.pi * np.arange(_FIT_POINTS) / (_FIT_POINTS - 1))
+        nodes = _extrema(_FIT_POINTS + 1)
         return remez(nodes, _evaluate(function, _from_unit(nodes, low, high)), degree)
-    nodes = np.linspace(-1.0, 1.0, _FIT_POINTS)
+    nodes = chebyshev.chebpts1(max(_FIT_POINTS, _POINTS_PER_TERM * (degree + 1)))
     points = _from_unit(nodes, low, high)
-    root = np.sqrt(_density(points, low, high, samples))[:, None]
-    system = chebyshev.chebvander(nodes, degree) * root
-    values = _evaluate(function, points) * root[:, 0]
-    return np.asarray(np.linalg.lstsq(system, values, rcond=None)[0], dtype=np.float64)
+    root = np.sqrt(_weights(nodes, points, low, high, samples))
+    # The nodes lie as dense as the basis oscillates, so that the triangle is well conditioned.
+    basis, triangle = np.linalg.qr(chebyshev.chebvander(nodes, degree) * root[:, None])
+    projected = basis.T @ (_evaluate(function, points) * root)
+    return np.asarray(np.linalg.solve(triangle, projected), dtype=np.float64)
 
 
-def _density(points: Array, low: float, high: float, samples: Array | None) -> Array:
-    """Return the weight of each point, 1 on average: the samples' density over the floor."""
+def _weights(nodes: Array, points: Array, low: float, high: float, samples: Array | None) -> Array:
+    """Return the weight of each Chebyshev node: the samples' density over the floor."""
+    # Evenly weighted Chebyshev nodes stand for the arcsine measure, this factor for an even one.
+    even = np.pi / 2 * np.sqrt(1.0 - nodes**2)
     if samples is None:
-        return np.ones_like(points)
+        return np.asarray(even)
     counts, edges = np.histogram(samples, bins=_BINS, range=(low, high))
     share = counts / len(samples) * _BINS
     bins = np.searchsorted(edges, points, side="right").clip(1, _BINS) - 1
-    weights: Array = UNIFORM_FLOOR + (1.0 - UNIFORM_FLOOR) * share[bins]
+    weights: Array = ARCSINE_FLOOR + (1.0 - ARCSINE_FLOOR) * share[bins] * even
     return weights
 
 
-def _to_monomials(series: Array, low: float, high: float) -> Polynomial:
-    converted = ChebyshevSeries(series, domain=[low, high]).convert(kind=MonomialSeries)
-    coefficients = np.asarray(converted.coef, dtype=np.float64)
-    reach = max(abs(low), abs(high)) ** np.arange(len(coefficients), dtype=np.float64)
-    contribution = np.abs(coefficients) * reach
-    coefficients[contribution <= _NEGLIGIBLE * len(coefficients) * np.max(contribution)] = 0.0
-    return Polynomial(tuple(float(value) for value in coefficients))
+def _extrema(count: int) -> Array:
+    return np.asarray(-np.cos(np.pi * np.arange(count) / (count - 1)))
 
 
 def _from_unit(unit: Array, low: float, high: float) -> Array:
@@ -177,8 +172,8 @@ def _from_unit(unit: Array, low: float, high: float) -> Array:
 
 
 def _check_grid(low: float, high: float) -> Array:
-    """Return the points on which the error is measured: even, the ends and 0, a usual kink."""
-    grid = np.linspace(low, high, _CHECK_POINTS)
+    """Return the points on which the error is measured, with the ends and 0, a usual kink."""
+    grid = _from_unit(_extrema(_CHECK_POINTS), low, high).clip(low, high)
     return np.append(grid, 0.0) if low < 0.0 < high else grid
 
 

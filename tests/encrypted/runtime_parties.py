@@ -44,8 +44,10 @@ class Parties:
         return np.concatenate([result.raw["y"] for result in self.run(x)])
 
 
-def make_parties(program: Program, memory_limit: int | None = None) -> Parties:
-    spec = spec_from_program(program)
+def make_parties(
+    program: Program, memory_limit: int | None = None, spec: ClientSpec | None = None
+) -> Parties:
+    spec = spec if spec is not None else spec_from_program(program)
     ring = generate_keys(spec.parameters, galois_steps(program), spec.program)
     keys = evaluation_keys(ring.source(Role.EVALUATION))
     return Parties(
