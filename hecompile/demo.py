@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ from hecompile.ir.tensor_ops import tensor_type
 from hecompile.preprocess import Step, apply_steps, load_steps
 from hecompile.runtime.parties import Bundle, open_bundle
 from hecompile.runtime.run import RunResult
+
+if TYPE_CHECKING:
+    from hecompile.models.data import Dataset
+    from hecompile.models.recipes import TrainReport
 
 FEWEST_BEATS = 1
 PRECISION = 0.1
@@ -161,6 +165,8 @@ class Demo:
         """
         if self.count < FEWEST_BEATS or self.batch < 1:
             raise InputError("the demonstration needs at least one beat, and one in a batch")
+        if self.count > (known := len(_dataset().y_test)):
+            raise InputError(f"there are {known} held-out beats; ask for no more")
         _runtime()
         if self.out.exists():
             ours = (self.out / MARKER).is_file()
@@ -176,7 +182,7 @@ class Demo:
         atomic_write_text(self.out / MARKER, "made by hecompile demo; may be removed\n")
         atomic_write_text(self.out / "policy.toml", POLICY)
 
-    def train(self) -> Any:
+    def train(self) -> TrainReport:
         """Train the model and export it; return its `TrainReport`."""
         from hecompile.models import train_to_directory
 
@@ -264,9 +270,7 @@ class Demo:
 
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""
-        from hecompile.models.data import load_ecg5000
-
-        return load_ecg5000().classes
+        return _dataset().classes
 
     def _bundle(self, user: str) -> Bundle:
         audit = AuditLog(self.out.resolve() / "audit" / "decisions.jsonl")
@@ -299,9 +303,13 @@ def lstm_shape(compiled: Compiled) -> Mapping[str, int]:
 
 def _spread(labels: NDArray[Any], count: int) -> NDArray[Any]:
     """Beats evenly over the held-out part, so that both classes occur."""
-    if count > len(labels):
-        raise InputError(f"there are {len(labels)} held-out beats; ask for no more")
     return np.linspace(0, len(labels) - 1, count).astype(int)
+
+
+def _dataset() -> Dataset:
+    from hecompile.models.data import load_ecg5000
+
+    return load_ecg5000()
 
 
 def _runtime() -> Any:

@@ -271,7 +271,8 @@ class Diagonals:
         order = np.argsort(rotation, kind="stable")
         steps, starts = np.unique(rotation[order], return_index=True)
         for d, on in zip(steps, np.split(order, starts[1:]), strict=True):
-            diagonal = np.bincount(slot[on], values[on], minlength=max(p, q))
+            diagonal = np.zeros(max(p, q))
+            np.add.at(diagonal, slot[on], values[on])
             key = (part.value, int(d) * stride)
             repeated = np.repeat(diagonal, stride)
             terms[key] = terms[key] + repeated if key in terms else repeated

@@ -66,7 +66,8 @@ def _play(demo: Demo, as_json: bool) -> int:
     test = demo.test(compiled)
     say("6. all held-out beats, in the clear")
     say(_test_text(test))
-    say(console.table([(k, f"{v:.1f} s") for k, v in demo.seconds.items()], ("stage", "time")))
+    rows = [*demo.seconds.items(), ("together", sum(demo.seconds.values()))]
+    say(console.table([(k, f"{v:.1f} s") for k, v in rows], ("stage", "time")))
     worst = max(beat.difference for beat in beats)
     document: dict[str, Any] = {
         "out": str(demo.out),

@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 @click.option("--keys", type=PATH, metavar="KEYS", help="Keys from keygen; by default fresh ones.")
 @click.option("--evaluator", metavar="USER", help="Who evaluates; by default the one who may.")
 @click.option("--key-holder", metavar="USER", help="By default --as, if allowed.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="For loading and each evaluation.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="For loading and for each evaluation.",
+)
 @access_options
 @json_option
 def command(

@@ -48,9 +48,18 @@ def test_folder_is_made_anew_only_where_it_is_a_demonstration(tmp_path: Path) ->
     assert (out / "policy.toml").exists()
 
 
-@pytest.mark.parametrize("words", [["--beats", 0], ["--batch", 0]])
-def test_options_are_checked_first(words: list[object], call: Caller, tmp_path: Path) -> None:
-    assert "at least one beat" in call("demo", "--out", tmp_path / "out", *words, code=1).err
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--beats", 0], "at least one beat"),
+        (["--batch", 0], "at least one beat"),
+        (["--beats", 1001], "1000 held-out beats"),
+    ],
+)
+def test_options_are_checked_first(
+    words: list[object], told: str, call: Caller, tmp_path: Path
+) -> None:
+    assert told in call("demo", "--out", tmp_path / "out", *words, code=1).err
     assert not (tmp_path / "out").exists()
 
 

@@ -282,3 +282,14 @@ def test_files_that_are_no_ciphertexts(place: Place, call: Caller, tmp_path: Pat
 def test_a_bundle_that_is_none(call: Caller, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none"):
         assert str(path) in call("inspect", path, code=1).err
+
+
+@pytest.mark.parametrize("command", ["encrypt", "evaluate", "refresh", "decrypt", "run"])
+def test_places_that_cannot_be_written_are_found_early(
+    place: Place, command: str, call: Caller, tmp_path: Path
+) -> None:
+    who = {"evaluate": "cloud", "refresh": "vault"}.get(command, "anna")
+    keys = [] if command == "run" else ["--keys", "nowhere"]
+    words = (*keys, "--input", "nothing", "--as", who, "-o")
+    assert "does not exist" in call(*place.words(command, *words, tmp_path / "a/b"), code=1).err
+    assert "is a folder" in call(*place.words(command, *words, tmp_path), code=1).err
