@@ -21,6 +21,7 @@ from hecompile.errors import CompileError
 from hecompile.estimate import estimate
 from hecompile.frontend import Source, import_onnx
 from hecompile.interpret.compare import approximation_error, out_of_range
+from hecompile.interpret.samples import as_samples
 from hecompile.interpret.slots import run_program_slots
 from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.constants import Array
@@ -71,12 +72,12 @@ class Compiled:
         """Run the encrypted program's slot arithmetic in the clear, without noise.
 
         Args:
-            inputs: preprocessed samples by input label, (S, *shape of one sample).
+            inputs: preprocessed samples by input label, batch first or (S, *shape of one sample).
 
         Returns:
             Raw outputs by label, (S, *shape).
         """
-        return run_program_slots(self.program, inputs)
+        return run_program_slots(self.program, as_samples(self.original, inputs))
 
     def save(
         self, path: str | Path, *, signing_key: SigningKey | None = None, overwrite: bool = False

@@ -6,7 +6,8 @@ rounding of encoded plaintexts repeats with the plaintext and does not. The two 
 
 A product multiplies noise by values, which differ from slot to slot. Both the mean over the slots
 and the worst slot are followed; a sum of products over many slots comes close to the mean, the
-closer the more evenly its weights are spread.
+closer the more evenly its weights are spread; of the terms of one linear map only one is taken to
+be the worst.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class _Propagation:
         self._program = program
         self._parameters: Parameters = program.parameters
         self._variance: dict[str, Variance] = {}
+        self._sums: set[str] = set()
         self._switching: dict[tuple[int, float], float] = {}
         self._rules: Mapping[type[Operation], Callable[..., Variance]] = {
             he.Input: self._input,
@@ -95,7 +97,15 @@ class _Propagation:
                 outputs.append(self._output(op))
             elif op.result is not None and isinstance(op.result.type, CipherType):
                 self._variance[op.result.name] = self._rules[type(op)](op)
+                if isinstance(op, he.SumMulPlain) or self._carries_sum(op):
+                    self._sums.add(op.result.name)
         return tuple(outputs)
+
+    def _carries_sum(self, op: Operation) -> bool:
+        """Whether an operation passes sums of products on without making slots values again."""
+        passing = isinstance(op, he.Add | he.Sub | he.AddPlain | he.Rotate)
+        ciphers = [v.name for v in op.operands if isinstance(v.type, CipherType)]
+        return passing and self._sums.issuperset(ciphers)
 
     def _output(self, op: he.Output) -> OutputNoise:
         elements = math.prod(op.dims) * self._program.batch
@@ -131,10 +141,11 @@ class _Propagation:
         if op.x.name == op.y.name:
             return 4 * self._of(op.x)
         x, y = self._of(op.x), self._of(op.y)
-        if he.cipher_type(op.defined).period < he.cipher_type(op.x).period:
-            # A fold adds two slots of one vector; only one of them is the worst.
-            return np.stack([x[0] + y[0], np.maximum(x[1] + y[0], x[0] + y[1])])
-        return x + y
+        if not {op.x.name, op.y.name} <= self._sums:
+            return x + y
+        # Terms of one linear map read different slots, and only one of them is the worst.
+        mean = x[0] + y[0]
+        return np.stack([mean, mean + np.maximum(x[1] - x[0], y[1] - y[0])])
 
     def _add_plain(self, op: he.AddPlain) -> Variance:
         return self._of(op.x) + self._encoded(op.p) * _SHARED

@@ -18,7 +18,7 @@ from hecompile.passes.insert_refresh import InsertRefresh, program_depth
 from hecompile.precision import missing_headroom, predict_noise
 
 DEFAULT_NOISE = 5e-4
-"""Largest ciphertext noise on an output where the user asks for no precision."""
+"""Noise allowed on outputs up to 1 where the user asks for no precision; larger ones have more."""
 
 SMALLEST_SCALE_BITS = 24
 LARGEST_PRIME_BITS = 60
@@ -42,7 +42,7 @@ class ChooseParameters(Pass):
 
     Options: `ring`, polynomial modulus degree; `refresh`, whether refreshes may be inserted;
     `mask_bits`, see `he.refresh`; `noise`, largest noise on an output (a share of the precision
-    asked for, or 5e-4, if not given).
+    asked for, or 5e-4 of the largest output, if not given).
 
     Requires: `calibrate-slots`; a program that fits the ring's slots.
     Ensures: planned again with these parameters, the program passes every check.
@@ -66,7 +66,7 @@ class ChooseParameters(Pass):
         needed = max((op.period for op in program.select(he.Input)), default=1)
         if needed > self.ring // 2:
             raise CompileError(f"a period of {needed} slots does not fit a ring of {self.ring}")
-        target = self.target(context)
+        target = self.target(program, context)
         scale_bits, reasons = SMALLEST_SCALE_BITS, [f"no scale fits a ring of {self.ring}"]
         while scale_bits <= LARGEST_PRIME_BITS:
             try:
@@ -84,12 +84,13 @@ class ChooseParameters(Pass):
             f"({program_depth(program)} levels deep): {reasons[-1]}"
         )
 
-    def target(self, context: Context) -> float:
+    def target(self, program: Program, context: Context) -> float:
         """Largest noise allowed on an output."""
         if self.noise is not None:
             return self.noise
         if context.precision is None:
-            return DEFAULT_NOISE
+            outputs = [he.cipher_type(v) for op in program.select(he.Output) for v in op.xs]
+            return DEFAULT_NOISE * max(1.0, *(facts.bound or 1.0 for facts in outputs))
         return context.precision * NOISE_SHARE
 
     def _try(self, program: Program, scale_bits: int, context: Context) -> tuple[Parameters, float]:
