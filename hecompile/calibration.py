@@ -38,6 +38,13 @@ class Calibration:
         """Number of samples fitted on."""
         return len(next(iter(self.fit.values())))
 
+    @property
+    def everything(self) -> Mapping[str, Array]:
+        """All samples, those held back included."""
+        if self.judge is self.fit:
+            return self.fit
+        return {k: np.concatenate([array, self.judge[k]]) for k, array in self.fit.items()}
+
     def ranges(self) -> dict[str, Interval]:
         """Range of each input over all samples."""
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,20 +22,27 @@ from hecompile.estimate import estimate
 from hecompile.frontend import Source, import_onnx
 from hecompile.interpret.compare import approximation_error, out_of_range
 from hecompile.interpret.samples import as_samples
-from hecompile.interpret.slots import run_program_slots
+from hecompile.interpret.slots import run_program_slots, trace_slots
 from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.constants import Array
 from hecompile.ir.graph import multiplicative_depth
 from hecompile.ir.program import Program
+from hecompile.ir.tensor_ops import Polynomial
 from hecompile.npz import load_npz
 from hecompile.numeric.security import max_modulus_bits
 from hecompile.observe import Observer
 from hecompile.passbase import UNSEEN_FACTOR, Context, Note, Pass
-from hecompile.pipelines import slot_pipeline, slot_planning, tensor_pipeline
+from hecompile.pipelines import checks, slot_pipeline, slot_planning, tensor_pipeline
 from hecompile.precision import predict_noise
 from hecompile.preprocess import Step
 from hecompile.report import Report, depth_by_stage, fit_reports
 from hecompile.runtime.spec import ClientSpec, spec_from_program
+
+SEARCH_SAMPLES = 64
+"""Samples on which slots are observed while rings are compared; the winner sees all."""
+
+SCARCE_SAMPLES = 8
+"""With as few calibration samples as this, errors on unseen ones are taken to be twice as large."""
 
 SMALLEST_PRIME_BITS = 24
 """Size of the smallest rescale prime that a plan uses, bits."""
@@ -134,12 +141,20 @@ def compile(
     samples = prepare_calibration(original, arrays, preprocessing)
     checked = prepare_policy(policy, original)
     context = Context(samples.fit, precision, note if note is not None else _silent)
+    if samples.judge is samples.fit:
+        context.note(
+            f"only {samples.count} calibration samples: ranges and errors are guesses; "
+            "give 100 or more"
+        )
     told("approximating activations")
     before = [p for p in passes if p.stage == "tensor"]
     polynomial = tensor_pipeline(options, before).run(original, context, observers)
     polynomial = polynomial.replace(batch=options.batch)
-    search = _RingSearch(polynomial, context, options, passes, tuple(observers), told)
+    everything = replace(context, calibration=samples.everything)
+    search = _RingSearch(polynomial, everything, options, passes, tuple(observers), told)
     planned, program = search.best()
+    told("checking the program")
+    checks().run(program, everything, observers)
     report = _report(original, polynomial, planned, program, samples, precision, options)
     checked.check(program)
     spec = spec_from_program(program, preprocessing, samples.ranges())
@@ -175,7 +190,7 @@ class _RingSearch:
         A larger ring is tried only while the ones before it failed or needed refreshes and it
         promises to be cheaper.
         """
-        found: list[tuple[float, Program, Program]] = []
+        found: list[tuple[float, int, Program, Program]] = []
         reasons = []
         for ring in self._options.rings():
             if self._too_small(ring):
@@ -183,24 +198,30 @@ class _RingSearch:
                 continue
             self._progress(f"planning on a ring of {ring}")
             try:
-                planned = slot_planning(ring, self._options, self._passes).run(
-                    self._polynomial, self._context, self._observers
-                )
-                program = slot_pipeline(ring, self._options).run(
-                    planned, self._context, self._observers
-                )
+                planned, program = self._plan(ring, SEARCH_SAMPLES)
             except CompileError as error:
                 reasons.append(str(error))
                 continue
             predicted = estimate(program)
-            found.append((self._options.price(predicted), planned, program))
+            found.append((self._options.price(predicted), ring, planned, program))
             worse = len(found) > 1 and found[-1][0] >= found[-2][0]
             if predicted.refreshes == 0 or worse:
                 break
         if not found:
             raise CompileError(self._explain(reasons))
-        _, planned, program = min(found, key=lambda entry: entry[0])
+        _, ring, planned, program = min(found, key=lambda entry: entry[0])
+        samples = self._context.samples("compile")
+        if any(len(array) > SEARCH_SAMPLES for array in samples.values()):
+            self._progress("planning on all calibration samples")
+            planned, program = self._plan(ring, None)
         return planned, program
+
+    def _plan(self, ring: int, samples: int | None) -> tuple[Program, Program]:
+        planned = slot_planning(ring, self._options, self._passes, samples).run(
+            self._polynomial, self._context, self._observers
+        )
+        finished = slot_pipeline(ring, self._options)
+        return planned, finished.run(planned, self._context, self._observers)
 
     def _too_small(self, ring: int) -> bool:
         """Whether a ring cannot carry two levels, nor the whole program, at the smallest scale."""
@@ -210,14 +231,19 @@ class _RingSearch:
         return levels < min(depth, 2)
 
     def _explain(self, reasons: list[str]) -> str:
-        stages = depth_by_stage(self._polynomial)
-        table = "; ".join(f"{s.name}: {s.levels} (total {s.total})" for s in stages)
-        remedies = ["a larger --precision", "a smaller --degree", "a shorter sequence"]
+        levels: dict[str, tuple[int, int]] = {}
+        for stage in depth_by_stage(self._polynomial):
+            levels[stage.name] = (levels.get(stage.name, (0, 0))[0] + stage.levels, stage.total)
+        table = "; ".join(f"{name}: {own} (up to {at})" for name, (own, at) in levels.items())
+        remedies = ["ask for a larger --precision", "standardise the inputs to a range near 1"]
+        if any(op.functions for op in self._polynomial.select(Polynomial)):
+            remedies.append("give a smaller --degree")
         if self._options.refresh == "never":
-            remedies.insert(0, "--refresh auto")
+            remedies.insert(0, "allow --refresh auto")
+        why = "; ".join(reason.rstrip(".") for reason in reasons)
         return (
-            f"no parameters carry program '{self._polynomial.name}': {'; '.join(reasons)}. Levels "
-            f"by stage: {table}. Remedies: {', '.join(remedies)}"
+            f"no parameters carry program '{self._polynomial.name}': {why}. Levels by stage: "
+            f"{table}. Remedies: {', '.join(remedies)}"
         )
 
 
@@ -230,15 +256,12 @@ def _report(
     precision: float | None,
     options: CompileOptions,
 ) -> Report:
-    fitted = approximation_error(original, polynomial, samples.fit)
-    judged = approximation_error(original, polynomial, samples.judge)
-    error = max(fitted, judged, key=lambda e: e.max)
+    error = approximation_error(original, polynomial, samples.everything)
     outside = {r.value: r.fraction for r in out_of_range(polynomial, samples.judge)}
-    outputs = run_tensor(original, samples.judge)
-    magnitude = max(float(np.abs(y).max()) for y in outputs.values())
     predicted = estimate(program)
     if program.parameters is None:
         raise CompileError(f"program '{program.name}' was left without parameters")
+    seen = trace_slots(program, samples.everything)
     report = Report(
         program=program.name,
         parameters=program.parameters,
@@ -247,9 +270,9 @@ def _report(
         levels=program.parameters.levels,
         estimate=predicted,
         mask_bits=options.mask_bits if predicted.refreshes else 0,
-        approximation_error=UNSEEN_FACTOR * error.max,
-        noise_error=max(n.bound for n in predict_noise(program)),
-        reference_error=_FLOAT32_ROUNDING * magnitude,
+        approximation_error=UNSEEN_FACTOR * (1 + SCARCE_SAMPLES / samples.count) * error.max,
+        noise_error=max(n.bound for n in predict_noise(program, seen)),
+        reference_error=_reference_error(original, samples.everything),
         precision=precision,
         fits=fit_reports(polynomial, outside),
         calibration_samples=samples.count,
@@ -265,5 +288,14 @@ def _report(
     return report
 
 
+def _reference_error(original: Program, samples: Mapping[str, Array]) -> float:
+    """Room for the rounding of the model's own float32 arithmetic, whose order is not known."""
+    exact = run_tensor(original, samples)
+    rounded = run_tensor(original, samples, single=True)
+    distances = (float(np.abs(exact[label] - rounded[label]).max()) for label in exact)
+    largest = max(float(np.abs(array).max()) for array in exact.values())
+    return max(_FLOAT32_ROUNDING * largest, 4 * max(distances))
+
+
 _FLOAT32_ROUNDING = 16 * 2.0**-24
-"""Relative rounding that a model's own float32 arithmetic is allowed."""
+"""Relative rounding that a model's own float32 arithmetic is allowed at least."""

@@ -9,7 +9,7 @@ from hecompile.passbase import Pass
 from hecompile.pipeline import Pipeline, parse_pipeline
 
 _SIMPLIFY = "normalise,fold-constants,fold-batchnorm,unroll-recurrent,normalise,cse,dce"
-_FINISH_TENSOR = "merge-linear,cse,condition-polynomials,dce,require-polynomial"
+_FINISH_TENSOR = "merge-linear,cse,dce,require-polynomial"
 
 
 def tensor_pipeline(options: CompileOptions, extra: Sequence[Pass] = ()) -> Pipeline:
@@ -23,21 +23,35 @@ def tensor_pipeline(options: CompileOptions, extra: Sequence[Pass] = ()) -> Pipe
     return _joined(_SIMPLIFY, extra, f"{approximate},{_FINISH_TENSOR}")
 
 
-def slot_planning(ring: int, options: CompileOptions, extra: Sequence[Pass] = ()) -> Pipeline:
-    """From tensors to slot operations with planned rotations, without levels."""
+def slot_planning(
+    ring: int, options: CompileOptions, extra: Sequence[Pass] = (), samples: int | None = None
+) -> Pipeline:
+    """From tensors to slot operations with planned rotations, without levels.
+
+    `samples` limits the samples on which bounds are observed.
+    """
     lower = f"lower-to-slots{{slots={ring // 2}}},cse,plan-rotations,cse,dce"
-    return _joined(lower, extra, "calibrate-slots")
+    calibrate = f"calibrate-slots{{samples={samples}}}" if samples else "calibrate-slots"
+    return _joined(lower, extra, calibrate)
 
 
 def slot_pipeline(ring: int, options: CompileOptions) -> Pipeline:
-    """From slot operations to levels, scales and parameters, checked."""
+    """From slot operations to levels, scales and parameters."""
     refresh = "false" if options.refresh == "never" else "true"
     mask = f"mask_bits={options.mask_bits}"
     return parse_pipeline(
         f"choose-parameters{{ring={ring} refresh={refresh} {mask}}},insert-refresh{{{mask}}},"
-        "insert-management,assign-scales,cse,dce,"
-        "check-levels,check-scales,check-parameters,check-precision"
+        "insert-management,assign-scales,cse,dce"
     )
+
+
+CHECKS = "check-levels,check-scales,check-parameters,check-precision"
+"""Checks of a finished program."""
+
+
+def checks() -> Pipeline:
+    """Every check of a finished program."""
+    return parse_pipeline(CHECKS)
 
 
 def _joined(first: str, extra: Sequence[Pass], last: str) -> Pipeline:

@@ -4,10 +4,8 @@ A slot vector that repeats with period p holds each value slots / p times, and t
 averages the copies. Noise from keys and rescaling differs from copy to copy and averages out; the
 rounding of encoded plaintexts repeats with the plaintext and does not. The two are kept apart.
 
-A product multiplies noise by values, which differ from slot to slot. Both the mean over the slots
-and the worst slot are followed; a sum of products over many slots comes close to the mean, the
-closer the more evenly its weights are spread; of the terms of one linear map only one is taken to
-be the worst.
+Variances are followed slot by slot, for products multiply the noise of each slot by its own values
+and sums of products weigh slots differently.
 """
 
 from __future__ import annotations
@@ -20,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hecompile.errors import ProgramError
+from hecompile.interpret.slots import repeat_to, sum_of_products
 from hecompile.ir import he_ops as he
+from hecompile.ir.constants import Array
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
@@ -28,46 +28,50 @@ from hecompile.numeric import noise
 from hecompile.numeric.parameters import Parameters
 
 Variance = NDArray[np.float64]
-"""Variances [[own, shared] of the mean slot, [own, shared] of the worst slot].
+"""Variances of the slots, (2, period or a divisor of it): of own and of shared noise."""
 
-Own is the noise that each copy has for itself, shared what repeats in all of them.
-"""
-
-_TINY = 1e-300
-_OWN = np.array([[1.0, 0.0], [1.0, 0.0]])
-_SHARED = np.array([[0.0, 1.0], [0.0, 1.0]])
+_OWN = np.array([[1.0], [0.0]])
+_SHARED = np.array([[0.0], [1.0]])
 
 
 @dataclass(frozen=True)
 class OutputNoise:
-    """Predicted noise of one output: standard deviation and bound of a slot's error."""
+    """Predicted noise of one output: largest standard deviation and bound of a slot's error."""
 
     label: str
     deviation: float
     bound: float
 
 
-def predict_noise(program: Program) -> tuple[OutputNoise, ...]:
+def predict_noise(
+    program: Program, magnitudes: Mapping[str, Array] | None = None
+) -> tuple[OutputNoise, ...]:
     """Predict the error that encryption adds to each output, in units of the output.
 
     Variances are propagated operation by operation (average case, canonical embedding; see
-    `numeric.noise`), with the bounds of the slot values where noise is multiplied by a value. The
-    bound holds for all elements of an output at once with a probability of 1 - 1e-6.
+    `numeric.noise`). The bound allows for Laplace tails in all elements of an output at once, with
+    a failure probability of 1e-6 in that model; it is no proof.
+
+    Args:
+        program: with levels, scales and bounds.
+        magnitudes: largest absolute value of each slot on representative samples, by value name,
+            as `interpret.slots.trace_slots` gives them; without them every slot counts as large as
+            its ciphertext's bound. Values that are not named are derived from their operands.
 
     Raises:
         ProgramError: a value has no level, scale or bound.
     """
-    return _Propagation(program).run()
+    return _Propagation(program, magnitudes or {}).run()
 
 
 class _Propagation:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, magnitudes: Mapping[str, Array]) -> None:
         if program.parameters is None:
             raise ProgramError(f"program '{program.name}' has no parameters; run choose-parameters")
         self._program = program
         self._parameters: Parameters = program.parameters
+        self._magnitudes = dict(magnitudes)
         self._variance: dict[str, Variance] = {}
-        self._sums: set[str] = set()
         self._switching: dict[tuple[int, float], float] = {}
         self._rules: Mapping[type[Operation], Callable[..., Variance]] = {
             he.Input: self._input,
@@ -79,8 +83,8 @@ class _Propagation:
             he.SumMulPlain: self._sum_mul_plain,
             he.Negate: self._same,
             he.DropLevel: self._same,
-            he.Rotate: self._key_switch,
-            he.Relinearize: self._key_switch,
+            he.Rotate: self._rotate,
+            he.Relinearize: self._relinearize,
             he.Rescale: self._rescale,
             he.Refresh: self._refresh,
         }
@@ -92,32 +96,29 @@ class _Propagation:
 
     def _run(self) -> tuple[OutputNoise, ...]:
         outputs = []
-        for op in self._program:
+        last = self._program.last_uses
+        for position, op in enumerate(self._program):
             if isinstance(op, he.Output):
                 outputs.append(self._output(op))
             elif op.result is not None and isinstance(op.result.type, CipherType):
-                self._variance[op.result.name] = self._rules[type(op)](op)
-                if isinstance(op, he.SumMulPlain) or self._carries_sum(op):
-                    self._sums.add(op.result.name)
+                found = self._rules[type(op)](op)
+                self._variance[op.result.name] = _cut(found, op.result.type.period)
+            for value in op.operands:
+                if last.get(value.name) == position:
+                    self._variance.pop(value.name, None)
         return tuple(outputs)
-
-    def _carries_sum(self, op: Operation) -> bool:
-        """Whether an operation passes sums of products on without making slots values again."""
-        passing = isinstance(op, he.Add | he.Sub | he.AddPlain | he.Rotate)
-        ciphers = [v.name for v in op.operands if isinstance(v.type, CipherType)]
-        return passing and self._sums.issuperset(ciphers)
 
     def _output(self, op: he.Output) -> OutputNoise:
         elements = math.prod(op.dims) * self._program.batch
-        worst = [float(self._averaged(v)[1]) for v in op.xs]
+        worst = [float(self._averaged(v).max()) for v in op.xs]
         variance = max(w + self._decoding(_bound(v)) for w, v in zip(worst, op.xs, strict=True))
         if not math.isfinite(variance):
             return OutputNoise(op.label, math.inf, math.inf)
         return OutputNoise(op.label, math.sqrt(variance), noise.bound(variance, elements))
 
-    def _averaged(self, value: Value) -> NDArray[np.float64]:
-        """Variance of the mean of a value's copies, in the mean slot and in the worst."""
-        own, shared = self._of(value).T
+    def _averaged(self, value: Value) -> Array:
+        """Variance of the mean of a value's copies, slot by slot."""
+        own, shared = self._of(value)
         return np.asarray(own / (self._parameters.slots // he.cipher_type(value).period) + shared)
 
     def _decoding(self, magnitude: float) -> float:
@@ -126,13 +127,46 @@ class _Propagation:
     def _of(self, value: Value) -> Variance:
         return self._variance[value.name]
 
+    def _squares(self, value: Value) -> Array:
+        """Largest square of each slot."""
+        return np.asarray(self._magnitude(value) ** 2)
+
+    def _magnitude(self, value: Value) -> Array:
+        if value.name not in self._magnitudes:
+            self._magnitudes[value.name] = self._derive(value)
+        return self._magnitudes[value.name]
+
+    def _derive(self, value: Value) -> Array:
+        """What management and refreshes inserted keeps the values of its operand."""
+        match self._program.definitions[value.name]:
+            case he.Rotate() as op:
+                return np.roll(self._magnitude(op.x), -op.steps)
+            case he.Rescale() | he.Relinearize() | he.DropLevel() | he.Refresh() as op:
+                return self._magnitude(op.x)
+            case he.MulPlain() as op:
+                factor = np.abs(self._plain(op.p))
+                return np.asarray(_multiply(factor, self._magnitude(op.x)))
+            case _:
+                return np.array([_bound(value)])
+
+    def _plain(self, value: Value) -> Array:
+        encode = self._program.definitions[value.name]
+        if not isinstance(encode, he.Encode):
+            raise ProgramError(f"{value} is not encoded from a constant")
+        return self._program.array(encode.value)
+
     def _input(self, op: he.Input) -> Variance:
         return self._fresh(op.defined, op.period)
 
     def _fresh(self, value: Value, period: int) -> Variance:
         level, scale = _level(value), _scale(value)
         own = noise.encryption(self._parameters, scale, level)
-        return own * _OWN + noise.encoding(self._parameters, scale, period) * _SHARED
+        return np.asarray(own * _OWN + self._encoding(scale, period) * _SHARED)
+
+    def _encoding(self, scale: float, period: int) -> float:
+        if period == 1:
+            return noise.encoding_scalar(self._parameters, scale)
+        return noise.encoding(self._parameters, scale, period)
 
     def _same(self, op: he.Unary) -> Variance:
         return self._of(op.x)
@@ -140,59 +174,53 @@ class _Propagation:
     def _add(self, op: he.Binary) -> Variance:
         if op.x.name == op.y.name:
             return 4 * self._of(op.x)
-        x, y = self._of(op.x), self._of(op.y)
-        if not {op.x.name, op.y.name} <= self._sums:
-            return x + y
-        # Terms of one linear map read different slots, and only one of them is the worst.
-        mean = x[0] + y[0]
-        return np.stack([mean, mean + np.maximum(x[1] - x[0], y[1] - y[0])])
+        return _add(self._of(op.x), self._of(op.y))
 
     def _add_plain(self, op: he.AddPlain) -> Variance:
-        return self._of(op.x) + self._encoded(op.p) * _SHARED
+        return np.asarray(self._of(op.x) + self._encoded(op.p) * _SHARED)
 
     def _encoded(self, plain: Value) -> float:
         facts = he.plain_type(plain)
         if facts.scale is None:
             raise ProgramError(f"{plain} has no scale; run assign-scales")
-        if facts.period == 1:
-            return noise.encoding_scalar(self._parameters, facts.scale)
-        return noise.encoding(self._parameters, facts.scale, facts.period)
+        return self._encoding(facts.scale, facts.period)
 
     def _mul(self, op: he.Mul) -> Variance:
         x, y = self._of(op.x), self._of(op.y)
         if op.x.name == op.y.name:
-            return np.asarray(4 * _squares(op.x) * x + 2 * x * x.sum(axis=1, keepdims=True))
-        both = _squares(op.x) * y + _squares(op.y) * x
-        return np.asarray(both + x * y.sum(axis=1, keepdims=True))
+            both = 4 * _multiply(x, self._squares(op.x))
+            return _add(both, 2 * x * x.sum(axis=0))
+        both = _add(_multiply(y, self._squares(op.x)), _multiply(x, self._squares(op.y)))
+        return _add(both, _multiply(x, y.sum(axis=0)))
 
     def _mul_plain(self, op: he.MulPlain) -> Variance:
-        encode = self._program.definitions[op.p.name]
-        if not isinstance(encode, he.Encode):
-            raise ProgramError(f"{op.p} is not encoded from a constant")
-        largest = float(np.abs(self._program.array(encode.value)).max())
-        rounding = _squares(op.x) * self._encoded(op.p) * _SHARED
-        return np.asarray(largest**2 * self._of(op.x) + rounding)
+        rounding = self._squares(op.x) * self._encoded(op.p) * _SHARED
+        return _add(_multiply(self._of(op.x), self._plain(op.p) ** 2), rounding)
 
     def _sum_mul_plain(self, op: he.SumMulPlain) -> Variance:
         squares = self._program.array(op.weights) ** 2
-        variances = np.array([self._of(v) for v in op.xs])
-        mean = squares.mean(axis=1) @ variances[:, 0]
-        at_slots = variances.reshape(-1, 4).T @ squares
-        total = squares.sum(axis=0)
-        # Share of the heaviest weight: 1 where one slot decides, small where many are summed.
-        share = squares.max(axis=0) / np.maximum(total, _TINY)
-        worst = (at_slots[:2] + share * (at_slots[2:] - at_slots[:2])).max(axis=1)
+        variances = [self._of(v) for v in op.xs]
+        if all(v.shape[1] == 1 for v in variances):
+            carried = np.hstack(variances) @ squares
+        else:
+            carried = sum_of_products(variances, squares)
         scale = _scale(op.defined) / _scale(op.xs[0])
-        values = sum(_squares(v)[0, 0] for v in op.xs)
-        rounding = noise.encoding(self._parameters, scale, op.period) * values * _SHARED
-        return np.asarray(np.stack([mean, worst]) + rounding)
+        values = [repeat_to(self._squares(v), op.period) for v in op.xs]
+        rounding = self._encoding(scale, op.period) * np.sum(values, axis=0) * _SHARED
+        return np.asarray(carried + rounding)
 
-    def _key_switch(self, op: he.Unary) -> Variance:
-        key = (_level(op.defined), _scale(op.defined))
+    def _key_switch(self, value: Value) -> Variance:
+        key = (_level(value), _scale(value))
         if key not in self._switching:
             slots = noise.key_switch_slots(self._parameters, *key)
             self._switching[key] = float(slots.max())
-        return self._of(op.x) + self._switching[key] * _OWN
+        return self._switching[key] * _OWN
+
+    def _rotate(self, op: he.Rotate) -> Variance:
+        return np.roll(self._of(op.x), -op.steps, axis=1) + self._key_switch(op.defined)
+
+    def _relinearize(self, op: he.Relinearize) -> Variance:
+        return self._of(op.x) + self._key_switch(op.defined)
 
     def _rescale(self, op: he.Rescale) -> Variance:
         polynomials = he.cipher_type(op.x).polynomials
@@ -205,9 +233,25 @@ class _Propagation:
         # The mask is added, decoded, encoded again and subtracted, each in double precision.
         rounding = 4 * self._decoding(masked)
         rounding += 2 * noise.encoding(self._parameters, _scale(op.x), period)
-        fresh = self._fresh(op.defined, period)
-        carried = (rounding + self._averaged(op.x))[:, None] * _SHARED
-        return np.asarray(fresh + carried)
+        carried = (rounding + self._averaged(op.x)) * _SHARED
+        return np.asarray(self._fresh(op.defined, period) + carried)
+
+
+def _multiply(x: Array, y: Array) -> Array:
+    period = max(x.shape[-1], y.shape[-1])
+    return np.asarray(repeat_to(x, period) * repeat_to(y, period))
+
+
+def _add(x: Array, y: Array) -> Array:
+    period = max(x.shape[-1], y.shape[-1])
+    return np.asarray(repeat_to(x, period) + repeat_to(y, period))
+
+
+def _cut(variance: Variance, period: int) -> Variance:
+    """The variance over a period that may be shorter than the operands' (the result of a fold)."""
+    if variance.shape[1] <= period:
+        return variance
+    return np.asarray(variance.reshape(2, -1, period).max(axis=1))
 
 
 def missing_headroom(program: Program) -> dict[str, float]:
@@ -234,12 +278,6 @@ def missing_headroom(program: Program) -> dict[str, float]:
 def _lacking(parameters: Parameters, value: Value, mask_bits: int) -> float:
     needed = math.log2(_bound(value)) + mask_bits + math.log2(_scale(value)) + 2
     return needed - math.log2(parameters.modulus(_level(value)))
-
-
-def _squares(value: Value) -> Variance:
-    """Squares of the value in the mean slot and in the worst slot, as a column."""
-    bound, rms = _bound(value), he.cipher_type(value).rms
-    return np.array([[rms**2 if rms is not None else bound**2], [bound**2]])
 
 
 def _bound(value: Value) -> float:

@@ -27,7 +27,7 @@ from hecompile.passes.activation_fits import (
     widen_to_seen,
 )
 
-DEGREES = (3, 7, 15, 31)
+DEGREES = (3, 7, 15, 31, 63, 127)
 """Degrees worth trying: 2**k - 1 is the most that k levels evaluate."""
 
 BEST_EFFORT_DEGREE = 7
@@ -38,6 +38,9 @@ BEST_EFFORT_SHARE = 0.02
 
 NEGLIGIBLE_SHARE = 0.1
 """An error this much smaller than one that cannot be mended is left as it is."""
+
+SEARCH_SAMPLES = 64
+"""Samples that degrees are searched on; what is found is then judged on all of them."""
 
 _REFITS = 3
 
@@ -54,9 +57,14 @@ class Approximate(Pass):
     Without `degree`, every activation starts at degree 3. While the largest error of any output on
     the calibration samples exceeds a quarter of the precision asked for (unseen samples may double
     it, the rest is left to the ciphertexts' noise), the activation that alone causes the largest
-    error goes on to 7, 15, 31.
+    error goes on to 7, 15, 31, 63, 127.
     Without a precision the aim is 2 % of the outputs' observed range, at degree 7 at most, and the
     best that this gives is taken.
+
+    Polynomials are fitted and kept in the Chebyshev basis of their range. Their operand is mapped
+    to [-1, 1] by a product and a sum with constants that merge-linear takes into the linear map
+    before. Up to degree 7 there are powers of the operand itself where no such map comes before,
+    which saves the level.
 
     Requires: calibrate, on the same samples; unroll-recurrent; a tensor program.
     Ensures: no tensor.activation; each tensor.polynomial tells its functions, fitted ranges and fit
@@ -66,7 +74,7 @@ class Approximate(Pass):
         degree: one degree for all; None to choose.
         method: "weighted", "chebyshev" or "minimax".
         margin: share of the observed range's width that is added on either side.
-        max_degree: largest degree to choose.
+        max_degree: largest degree to choose where a precision was asked for.
     """
 
     name: ClassVar[str] = "approximate"
@@ -75,7 +83,7 @@ class Approximate(Pass):
     degree: int | None = None
     method: str = "weighted"
     margin: float = 0.1
-    max_degree: int = 15
+    max_degree: int = 127
 
     def run(self, program: Program, context: Context) -> Program:
         """Fit, choose degrees, and report each fit.
@@ -144,6 +152,9 @@ class _Search:
         nodes: the activations by the name of their result.
         samples: calibration samples.
         degrees: the degree of each activation, for now.
+
+    Errors are searched on at most `SEARCH_SAMPLES` of the samples until those meet the targets,
+    then on all; ranges and reported errors are always those of all samples.
     """
 
     def __init__(
@@ -159,6 +170,8 @@ class _Search:
         self._program = program
         self._fitter = fitter
         self._expected = run_tensor(program, samples)
+        count = len(next(iter(samples.values())))
+        self._stride = max(1, -(-count // SEARCH_SAMPLES))
         self._targets = {
             label: BEST_EFFORT_SHARE * float(np.ptp(array))
             if precision is None
@@ -177,11 +190,16 @@ class _Search:
 
     def error(self, names: Mapping[str, object] | None = None) -> float:
         """Largest error of any output, all activations, or those named, approximated."""
-        return output_error(self._expected, self._outputs(self.program(names))).max
+        return output_error(self._expected, _run(self.program(names), self.samples)).max
 
     def met(self) -> bool:
         """Whether every output meets its target, all activations approximated."""
-        return self._excess(self.nodes) <= 1.0
+        if self._excess(self.nodes) > 1.0:
+            return False
+        if self._stride > 1:
+            self._stride = 1
+            return self.met()
+        return True
 
     def settle(self) -> Program:
         """Approximate; widen domains that the approximated program leaves, and fit again."""
@@ -202,7 +220,8 @@ class _Search:
         alone = {name: self._excess({name: None}) for name in self.nodes}
         settled = False
         while True:
-            if self.met():
+            # An activation that misses the target by itself spares the look at all together.
+            if max(alone.values()) <= 1.0 and self.met():
                 if settled:
                     return True
                 self.settle()
@@ -220,7 +239,9 @@ class _Search:
 
     def _excess(self, names: Mapping[str, object]) -> float:
         """Largest error over target of any output, these activations approximated."""
-        found = output_error(self._expected, self._outputs(self.program(names)))
+        some = {label: array[:: self._stride] for label, array in self.samples.items()}
+        expected = {label: array[:: self._stride] for label, array in self._expected.items()}
+        found = output_error(expected, _run(self.program(names), some))
         ratios = [
             error.max / self._targets[label] if self._targets[label] else np.inf
             for label, error in found.outputs.items()
@@ -228,9 +249,10 @@ class _Search:
         ]
         return max(ratios, default=0.0)
 
-    def _outputs(self, program: Program) -> dict[str, Array]:
-        with np.errstate(all="ignore"):
-            return run_tensor(program, self.samples)
+
+def _run(program: Program, samples: Mapping[str, Array]) -> dict[str, Array]:
+    with np.errstate(all="ignore"):
+        return run_tensor(program, samples)
 
 
 def _describe(node: Node, known: NodeFit) -> str:
@@ -264,7 +286,7 @@ def _with_both_ranges(
     """The approximated program with ranges that hold both programs' values."""
     ranges = observe_ranges(approximated, samples)
     for name, known in ranges.items():
-        exact = _interval(original.definitions[name])
+        exact = _interval(original.definitions[name]) if name in original.definitions else None
         if exact is not None:
             lower, upper = min(known.lower, exact.lower), max(known.upper, exact.upper)
             ranges[name] = Interval(lower, upper)

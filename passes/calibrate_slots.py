@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hecompile.errors import PassError
+from hecompile.interpret.samples import largest_samples
 from hecompile.interpret.slots import trace_slots
 from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Value
@@ -21,20 +22,20 @@ SMALLEST_BOUND = 1e-3
 @register_pass
 @dataclass(frozen=True)
 class CalibrateSlots(Pass):
-    """Give every ciphertext the largest absolute slot value seen, and the root mean square.
+    """Give every ciphertext the largest absolute slot value that calibration saw.
 
-    Both are the observed magnitudes times `margin`, rounded up to two significant digits; the
-    bound counts garbage slots, the mean only slots in use, of the sample where it is largest. The
-    bound sizes the room above the scale in q_0 and the masks of refreshes; both serve the noise
-    prediction.
+    The bound is the observed magnitude, garbage slots included, times `margin`, rounded up to two
+    significant digits. It sizes the room above the scale in q_0 and the masks of refreshes, and
+    `check-precision` holds every sample against it.
 
-    Requires: a program of `he.*`; calibration samples (the first `samples` are used).
+    Requires: a program of `he.*`; calibration samples. With more than `samples` of them, only as
+    many are traced, those with the largest inputs first.
     Ensures: every ciphertext has a bound of at least 0.001.
     """
 
     name: ClassVar[str] = "calibrate-slots"
     after: ClassVar[tuple[str, ...]] = ("plan-rotations",)
-    samples: int = 32
+    samples: int = 1024
     margin: float = 1.25
 
     def run(self, program: Program, context: Context) -> Program:
@@ -42,17 +43,14 @@ class CalibrateSlots(Pass):
         if program.dialect != "he":
             raise PassError(f"{self.name}: run lower-to-slots first")
         samples = context.samples(self.name)
-        first = {name: array[: self.samples] for name, array in samples.items()}
-        seen = trace_slots(program, first)
+        seen = trace_slots(program, largest_samples(samples, self.samples))
         renamed: dict[str, Value] = {}
         operations = []
         for op in program:
             op = op.with_operands(renamed)
             if op.result is not None and isinstance(op.result.type, CipherType):
-                magnitude = seen[op.result.name]
-                bound = _round_up(magnitude.largest * self.margin)
-                rms = _round_up(magnitude.rms * self.margin)
-                facts = dataclasses.replace(he.cipher_type(op.result), bound=bound, rms=rms)
+                bound = _round_up(float(seen[op.result.name].max()) * self.margin)
+                facts = dataclasses.replace(he.cipher_type(op.result), bound=bound)
                 renamed[op.result.name] = Value(op.result.name, facts)
                 op = op.with_result(renamed[op.result.name])
             operations.append(op)

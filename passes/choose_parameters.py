@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hecompile.errors import CompileError, PassError
+from hecompile.interpret.samples import largest_samples
+from hecompile.interpret.slots import trace_slots
 from hecompile.ir import he_ops as he
+from hecompile.ir.constants import Array
 from hecompile.ir.program import Program
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.security import max_modulus_bits
@@ -19,6 +23,12 @@ from hecompile.precision import missing_headroom, predict_noise
 
 DEFAULT_NOISE = 5e-4
 """Noise allowed on outputs up to 1 where the user asks for no precision; larger ones have more."""
+
+TRACED_SAMPLES = 64
+"""Samples on which slot magnitudes are observed while parameters are searched."""
+
+UNTRACED_SHARE = 0.9
+"""Share of the noise aimed at, for samples that were not traced may be a little larger."""
 
 SMALLEST_SCALE_BITS = 24
 LARGEST_PRIME_BITS = 60
@@ -66,23 +76,31 @@ class ChooseParameters(Pass):
         needed = max((op.period for op in program.select(he.Input)), default=1)
         if needed > self.ring // 2:
             raise CompileError(f"a period of {needed} slots does not fit a ring of {self.ring}")
-        target = self.target(program, context)
-        scale_bits, reasons = SMALLEST_SCALE_BITS, [f"no scale fits a ring of {self.ring}"]
+        target = self.target(program, context) * UNTRACED_SHARE
+        magnitudes = self._magnitudes(program, context)
+        scale_bits, least, reason = SMALLEST_SCALE_BITS, math.inf, ""
         while scale_bits <= LARGEST_PRIME_BITS:
             try:
-                parameters, error = self._try(program, scale_bits, context)
+                parameters, error = self._try(program, scale_bits, context, magnitudes)
             except (CompileError, PassError) as failure:
-                reasons.append(str(failure))
                 # A larger scale leaves fewer levels: if this one does not fit, none will.
+                reason = str(failure)
                 break
             if error <= target:
                 return program.replace(parameters=parameters)
-            reasons.append(f"a scale of {scale_bits} bits leaves a noise of {error:.2g}")
+            least = min(least, error)
             scale_bits += _step(error / target)
+        reached = f"the smallest noise reached is {least:.2g}, for " if least < math.inf else ""
         raise CompileError(
-            f"a ring of {self.ring} meets no noise of {target:.2g} on program '{program.name}' "
-            f"({program_depth(program)} levels deep): {reasons[-1]}"
+            f"a ring of {self.ring} does not meet a noise of {target:.2g} on program "
+            f"'{program.name}' ({program_depth(program)} levels deep): {reached}"
+            f"{reason or 'larger scales leave the noise where it is'}"
         )
+
+    def _magnitudes(self, program: Program, context: Context) -> Mapping[str, Array] | None:
+        if not context.calibration:
+            return None
+        return trace_slots(program, largest_samples(context.calibration, TRACED_SAMPLES))
 
     def target(self, program: Program, context: Context) -> float:
         """Largest noise allowed on an output."""
@@ -93,7 +111,13 @@ class ChooseParameters(Pass):
             return DEFAULT_NOISE * max(1.0, *(facts.bound or 1.0 for facts in outputs))
         return context.precision * NOISE_SHARE
 
-    def _try(self, program: Program, scale_bits: int, context: Context) -> tuple[Parameters, float]:
+    def _try(
+        self,
+        program: Program,
+        scale_bits: int,
+        context: Context,
+        magnitudes: Mapping[str, Array] | None = None,
+    ) -> tuple[Parameters, float]:
         """The tightest chain for one scale, and the noise predicted on it."""
         headroom = _PROVISIONAL_HEADROOM_BITS
         for _ in range(3):
@@ -113,7 +137,7 @@ class ChooseParameters(Pass):
         planned = self._plan(program, chain, context)
         if max(missing_headroom(planned).values()) > 0:
             raise CompileError(f"a scale of {scale_bits} bits leaves no room for the values")
-        return chain, max(n.bound for n in predict_noise(planned))
+        return chain, max(n.bound for n in predict_noise(planned, magnitudes))
 
     def _longest(self, program: Program, scale_bits: int, headroom: int) -> Parameters:
         """The chain with as many levels as the table allows, up to the program's depth."""

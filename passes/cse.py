@@ -82,7 +82,7 @@ def _content(value: AttributeValue | None, program: Program) -> object:
 def _facts(declared: Type) -> Type:
     """The type without what calibration observed."""
     if isinstance(declared, CipherType):
-        return dataclasses.replace(declared, bound=None, rms=None)
+        return dataclasses.replace(declared, bound=None)
     if isinstance(declared, TensorType):
         return dataclasses.replace(declared, interval=None)
     return declared

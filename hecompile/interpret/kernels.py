@@ -68,12 +68,25 @@ def _horner(x: Array, rows: Array) -> Array:
     return result
 
 
+_BLOCK = 1 << 14
+"""Elements of a polynomial's operand that are worked on at a time: what a fast cache holds."""
+
+
 def _clenshaw(x: Array, rows: Array) -> Array:
     """Sum of rows[k] * T_k(x), stable on [-1, 1] (Clenshaw 1955)."""
-    last, before = np.zeros_like(x), np.zeros_like(x)
-    for row in rows[:0:-1]:
-        last, before = row + 2.0 * x * last - before, last
-    return np.asarray(rows[0] + x * last - before)
+    result = np.empty_like(x)
+    step = max(1, _BLOCK // max(1, x[:1].size))
+    for start in range(0, len(x), step):
+        block = x[start : start + step]
+        twice = 2.0 * block
+        last, before = np.zeros_like(block), np.zeros_like(block)
+        for row in rows[:0:-1]:
+            # In place: before becomes row + 2 x last - before.
+            np.subtract(row, before, out=before)
+            before += twice * last
+            last, before = before, last
+        result[start : start + step] = rows[0] + block * last - before
+    return result
 
 
 def _matmul(op: tensor.MatMul, at: Scope) -> Array:

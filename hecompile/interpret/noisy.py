@@ -4,7 +4,8 @@ Each operation adds Gaussian noise of the variance that `numeric.noise` predicts
 sums of noisy values then carry it on by themselves. What is drawn anew for each run and what is
 drawn once follows the scheme: encryption and rescaling round anew each time, an encoded weight is
 rounded once for all runs, and the coherent part of a key switch (see `numeric.noise`) is the same
-number in every use of one key at one level.
+number in every use of one key at one level. A vector that repeats is rounded alike in all of its
+copies, of which the key holder takes the mean, in outputs as in refreshes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hecompile.interpret.scope import Scope
 from hecompile.interpret.slots import (
     SLOT_KERNELS,
     SlotKernel,
+    mean_of_copies,
     repeat_to,
     run_program_slots,
     sum_of_products,
@@ -82,10 +84,10 @@ class _Simulator:
         return {**SLOT_KERNELS, **noisy}
 
     def _input(self, op: he.Input, at: Scope) -> Array:
-        exact = repeat_to(at(op.defined), self._parameters.slots)
         level, scale = managed(op)
-        rounding = noise.encoding(self._parameters, scale, op.period)
-        return self._disturbed(exact, rounding + noise.encryption(self._parameters, scale, level))
+        packed = repeat_to(at(op.defined), op.period)
+        rounded = self._normal(packed, noise.encoding(self._parameters, scale, op.period))
+        return self._disturbed(rounded, noise.encryption(self._parameters, scale, level))
 
     def _encode(self, op: he.Encode, at: Scope) -> Array:
         _, scale = managed(op)
@@ -114,17 +116,18 @@ class _Simulator:
 
     def _refresh(self, op: he.Refresh, at: Scope) -> Array:
         """The mask is encoded twice, what the key holder sees is decoded, encoded, encrypted."""
-        x = at(op.x)
+        period = he.cipher_type(op.x).period
+        x = mean_of_copies(at(op.x), period)
         level, scale = managed(op)
         before = he.cipher_type(op.x).scale
         if before is None:
             raise ProgramError(f"{op.name}: {op.x} has no scale; run assign-scales first")
         size = he.cipher_type(op.x).bound or float(np.abs(x).max())
-        variance = noise.encoding(self._parameters, before)
-        variance += 2.0 * noise.encoding(self._parameters, scale)
-        variance += noise.encryption(self._parameters, scale, level)
+        variance = noise.encoding(self._parameters, before, period)
+        variance += 2.0 * noise.encoding(self._parameters, scale, period)
         variance += noise.float_rounding(self._parameters, size * 2.0**op.mask_bits)
-        return self._disturbed(x, variance)
+        encrypted = noise.encryption(self._parameters, scale, level)
+        return self._disturbed(self._normal(x, variance), encrypted)
 
     def _key_switched(self, op: he.Rotate | he.Relinearize, exact: Array, key: int) -> Array:
         level, scale = managed(op)
@@ -137,8 +140,10 @@ class _Simulator:
         return self._disturbed(exact, changing) + offset
 
     def _disturbed(self, exact: Array, variance: float) -> Array:
-        whole = repeat_to(exact, self._parameters.slots)
-        return whole + self._random.normal(scale=np.sqrt(variance), size=whole.shape)
+        return self._normal(repeat_to(exact, self._parameters.slots), variance)
+
+    def _normal(self, exact: Array, variance: float) -> Array:
+        return exact + self._random.normal(scale=np.sqrt(variance), size=exact.shape)
 
     def _rounded(self, symbol: str, exact: Array, scale: float) -> Array:
         """A constant (rows, period) as its encoding holds it, the same at every call."""

@@ -43,6 +43,27 @@ def as_samples(program: Program, arrays: Mapping[str, ArrayLike]) -> dict[str, A
     return check_inputs(dims, formed)[0]
 
 
+def largest_samples(samples: Mapping[str, Array], count: int) -> dict[str, Array]:
+    """At most `count` samples: those with the largest inputs, and as many spread evenly.
+
+    Args:
+        samples: arrays (S, *shape) by input label.
+        count: samples to keep, 2 or more.
+    """
+    total = len(next(iter(samples.values())))
+    if total <= count:
+        return dict(samples)
+    size = np.zeros(total)
+    for array in samples.values():
+        flat = np.abs(array.reshape(total, -1))
+        scale = max(float(flat.max(initial=0.0)), np.finfo(float).tiny)
+        size = np.maximum(size, np.sqrt((flat**2).mean(axis=1)) / scale)
+    order = np.argsort(-size, kind="stable")
+    spread = order[count // 2 :][:: max(1, (total - count // 2) // (count - count // 2))]
+    chosen = np.sort(np.concatenate([order[: count // 2], spread[: count - count // 2]]))
+    return {label: array[chosen] for label, array in samples.items()}
+
+
 def observe_ranges(program: Program, samples: Mapping[str, Array]) -> dict[str, Interval]:
     """The range of each secret value over the samples, all elements together, by the value's name.
 

@@ -17,11 +17,12 @@ class Scope:
     """The program's constants and the values computed so far.
 
     Every array has a leading sample axis: of extent S, or 1 where the value is the same for all
-    samples.
+    samples. With `single`, constants are rounded to float32.
     """
 
     program: Program
     arrays: Mapping[str, Array]
+    single: bool = False
 
     def __call__(self, value: Value) -> Array:
         """The array of a value."""
@@ -29,7 +30,8 @@ class Scope:
 
     def constant(self, symbol: str) -> Array:
         """The constant that a symbol names."""
-        return self.program.array(symbol)
+        array = self.program.array(symbol)
+        return array.astype(np.float32).astype(np.float64) if self.single else array
 
 
 def align(x: Array, rank: int) -> Array:

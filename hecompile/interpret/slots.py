@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -38,6 +37,13 @@ def repeat_to(x: Array, period: int) -> Array:
     """Repeat slot vectors (..., p) to (..., period), p a divisor of `period`."""
     times = period // x.shape[-1]
     return np.tile(x, (*(1,) * (x.ndim - 1), times)) if times > 1 else x
+
+
+def mean_of_copies(x: Array, period: int) -> Array:
+    """One period (..., period) of slot vectors that are a multiple or a divisor of it long."""
+    if x.shape[-1] <= period:
+        return repeat_to(x, period)
+    return np.asarray(x.reshape(*x.shape[:-1], -1, period).mean(axis=-2))
 
 
 def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
@@ -150,40 +156,20 @@ def run_program_slots(
     return {label: np.concatenate(parts)[:samples] for label, parts in pieces.items()}
 
 
-@dataclass(frozen=True)
-class Magnitude:
-    """How large the slots of a value become.
-
-    Attributes:
-        largest: largest absolute slot, unused slots included.
-        rms: largest root mean square of one run's slots that are not zero.
-    """
-
-    largest: float = 0.0
-    rms: float = 0.0
-
-    def with_slots(self, slots: Array) -> Magnitude:
-        """Take further runs, (S, period), into account."""
-        used = np.maximum((slots != 0).sum(axis=-1), 1)
-        rms = np.sqrt((slots**2).sum(axis=-1) / used)
-        return Magnitude(
-            max(self.largest, float(np.abs(slots).max())), max(self.rms, float(rms.max()))
-        )
-
-
-def trace_slots(program: Program, inputs: Mapping[str, ArrayLike]) -> dict[str, Magnitude]:
+def trace_slots(program: Program, inputs: Mapping[str, ArrayLike]) -> dict[str, Array]:
     """Run a program as `run_program_slots` does and tell how large its values become.
 
     Returns:
-        Magnitudes by value name.
+        Largest absolute value of each slot over all runs, (period,), by value name.
     """
     packed, _ = pack_inputs(program, inputs)
-    seen: dict[str, Magnitude] = {}
+    largest: dict[str, Array] = {}
     for some, _ in _in_chunks(program, packed, 1):
         for op, array in walk_slots(program, some):
-            name = op.defined.name
-            seen[name] = seen.get(name, Magnitude()).with_slots(array)
-    return seen
+            name, here = op.defined.name, np.abs(array).max(axis=0)
+            known = largest.get(name)
+            largest[name] = here if known is None else np.maximum(known, here)
+    return largest
 
 
 def walk_slots(
@@ -286,7 +272,7 @@ def _unpack_output(program: Program, op: he.Output, found: Mapping[str, Array], 
                 f"output '{op.label}': {value} starts at element {layout.first}, not {reached}"
             )
         reached += layout.count
-        slots = repeat_to(found[value.name], he.cipher_type(value).period)
+        slots = mean_of_copies(found[value.name], he.cipher_type(value).period)
         try:
             elements = unpack(slots, layout, program.batch)
         except InputError as error:

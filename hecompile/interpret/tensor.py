@@ -18,7 +18,10 @@ from hecompile.ir.tensor_ops import Input, Output
 
 
 def run_tensor(
-    program: Program, inputs: Mapping[str, ArrayLike], keep: Collection[str] | None = None
+    program: Program,
+    inputs: Mapping[str, ArrayLike],
+    keep: Collection[str] | None = None,
+    single: bool = False,
 ) -> dict[str, Array]:
     """Run a tensor program on S samples.
 
@@ -26,6 +29,7 @@ def run_tensor(
         program: a verified program of `tensor.*` operations.
         inputs: by label, each (S, *dims of the input); further names are ignored.
         keep: names of values to return instead of the outputs.
+        single: round every value to float32, as a runtime in single precision does.
 
     Returns:
         By output label, or by value name if `keep` is given: arrays (S, *shape). Outputs are raw,
@@ -42,7 +46,7 @@ def run_tensor(
         )
     arrays, samples = _check(program, inputs)
     found: dict[str, Array] = {}
-    for op, array in _walk(program, arrays):
+    for op, array in _walk(program, arrays, single):
         if isinstance(op, Output):
             if keep is None:
                 found[op.label] = array
@@ -85,16 +89,21 @@ def _compute(op: Operation, scope: Scope) -> Array:
         return KERNELS[type(op)](op, scope)
 
 
-def _walk(program: Program, inputs: Mapping[str, Array]) -> Iterator[tuple[Operation, Array]]:
+def _walk(
+    program: Program, inputs: Mapping[str, Array], single: bool = False
+) -> Iterator[tuple[Operation, Array]]:
     """Every operation with its array (an output with its operand's), freeing what is dead."""
     alive: dict[str, Array] = {}
-    scope = Scope(program, alive)
+    scope = Scope(program, alive, single)
     last = program.last_uses
     for position, op in enumerate(program):
         if isinstance(op, Output):
             yield op, scope(op.x)
         else:
             array = inputs[op.label] if isinstance(op, Input) else _compute(op, scope)
+            if single:
+                with np.errstate(over="ignore"):
+                    array = array.astype(np.float32).astype(np.float64)
             alive[op.defined.name] = array
             yield op, array
         for value in (*op.operands, *((op.result,) if op.result else ())):

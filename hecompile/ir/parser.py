@@ -272,7 +272,7 @@ class _Parser:
             lex.expect(",")
             layout = self._layout()
         return CipherType(
-            period, layout, **self._facts({"bound", "rms", "level", "scale", "polynomials"})
+            period, layout, **self._facts({"bound", "level", "scale", "polynomials"})
         )
 
     def _layout_follows(self) -> bool:

@@ -119,7 +119,6 @@ class CipherType:
         period: slots after which the slot vector repeats (a power of two).
         layout: placement of a tensor's elements; None for intermediate sums.
         bound: largest absolute slot value expected, garbage included; None before calibration.
-        rms: root mean square expected over the slots in use; None before calibration.
         level: rescale primes left above q_0; None before management.
         scale: exact scale; None before management.
         polynomials: 2, or 3 between a product and its relinearization.
@@ -128,7 +127,6 @@ class CipherType:
     period: int
     layout: Layout | None = None
     bound: float | None = None
-    rms: float | None = None
     level: int | None = None
     scale: float | None = None
     polynomials: int = 2
@@ -136,9 +134,8 @@ class CipherType:
     def __post_init__(self) -> None:
         """Refuse impossible facts, and a period too short for the layout."""
         _check_facts("ciphertext", self.period, self.level, self.scale)
-        for name, size in (("bound", self.bound), ("rms", self.rms)):
-            if size is not None and not 0 <= size < math.inf:
-                raise ProgramError(f"a ciphertext's {name} is finite and not below 0, not {size}")
+        if self.bound is not None and not 0 <= self.bound < math.inf:
+            raise ProgramError(f"a ciphertext's bound is finite and not below 0, not {self.bound}")
         if self.polynomials not in (2, 3):
             raise ProgramError(f"a ciphertext has 2 or 3 polynomials, not {self.polynomials}")
         if self.layout is not None and self.layout.end > self.period:
@@ -147,14 +144,14 @@ class CipherType:
     @property
     def slot_facts(self) -> dict[str, object]:
         """What the slots hold, as keywords: facts that keep when only level or scale change."""
-        return {"layout": self.layout, "bound": self.bound, "rms": self.rms}
+        return {"layout": self.layout, "bound": self.bound}
 
     def __str__(self) -> str:
         """Write the type as in `ct<64, 0+16 stride=1 offset=0 rest=zero, level=3>`."""
         parts = [str(self.period)]
         if self.layout is not None:
             parts.append(str(self.layout))
-        parts += _facts(bound=self.bound, rms=self.rms, level=self.level, scale=self.scale)
+        parts += _facts(bound=self.bound, level=self.level, scale=self.scale)
         if self.polynomials != 2:
             parts.append(f"polynomials={self.polynomials}")
         return f"ct<{', '.join(parts)}>"

@@ -96,10 +96,10 @@ class ChebyshevSeries:
         Coefficients whose whole contribution on the domain is below rounding error become zeros.
         """
         factor, shift = self.unit_map
-        composed = np.zeros(1)
+        composed: Array = np.zeros(1)
         for coefficient in chebyshev.cheb2poly(self.coefficients)[::-1]:
-            composed = np.polynomial.polynomial.polymul(composed, [shift, factor])
-            composed = np.polynomial.polynomial.polyadd(composed, [coefficient])
+            scaled = np.polynomial.polynomial.polymul(composed, [shift, factor])
+            composed = np.asarray(np.polynomial.polynomial.polyadd(scaled, [coefficient]))
         powers = np.arange(len(composed), dtype=np.float64)
         reach = max(abs(end) for end in self.domain)
         return Polynomial(_without_rounding(composed, np.abs(composed) * reach**powers))

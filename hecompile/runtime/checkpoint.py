@@ -19,7 +19,7 @@ from hecompile.errors import HecompileError, IntegrityError
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.runtime.context import Context
-from hecompile.runtime.envelope import MAX_HEADER_BYTES
+from hecompile.runtime.envelope import MAX_HEADER_BYTES, read_session
 from hecompile.runtime.masks import SEED_BYTES, MaskSource
 from hecompile.runtime.serial import ciphertext_from_bytes, to_bytes
 
@@ -130,7 +130,7 @@ def checkpoint_from_bytes(
         Checkpoint(
             identity,
             key_id,
-            record.text("session"),
+            read_session(record),
             record.integer("samples", 1),
             position,
             MaskSource(bytes.fromhex(seed)),

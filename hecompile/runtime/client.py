@@ -15,7 +15,7 @@ from hecompile.ir.constants import Array
 from hecompile.preprocess import apply_steps
 from hecompile.runtime.envelope import Header, Kind, new_session, seal_envelope
 from hecompile.runtime.guard import Guard, OpenGuard
-from hecompile.runtime.keycard import short
+from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import PublicKey
 from hecompile.runtime.packing import pack
 from hecompile.runtime.serial import to_bytes
@@ -63,9 +63,9 @@ class Client:
         """Prepare to encrypt; `guard` is asked before samples are looked at.
 
         Raises:
-            IntegrityError: The key is another program's or for other parameters.
+            IntegrityError: The key is another program's or bundle's, or for other parameters.
         """
-        check_key(spec, key.card.program, key.card.parameters == spec.parameters)
+        check_key(key.card, spec.program, spec.manifest, spec.parameters)
         self.spec = spec
         self.key_id = key.card.key_id
         self._guard = guard if guard is not None else OpenGuard()
@@ -105,7 +105,14 @@ class Client:
             for entry in self.spec.inputs
             for cipher in entry.ciphertexts
         ]
-        header = Header(Kind.INPUT, self.spec.program, self.key_id, new_session(), samples)
+        header = Header(
+            Kind.INPUT,
+            self.spec.program,
+            self.key_id,
+            new_session(),
+            samples,
+            manifest=self.spec.manifest,
+        )
         return seal_envelope(header, self.spec.input_ciphertexts, blobs)
 
     def _encrypt(self, rows: Array, entry: InputSpec, cipher: CipherSpec) -> Any:
@@ -122,19 +129,6 @@ class Client:
         encrypted = seal.Ciphertext()
         self._encryptor.encrypt(plain, encrypted)
         return encrypted
-
-
-def check_key(spec: ClientSpec, program: str, same_parameters: bool) -> None:
-    """Refuse a key that was not made for a program.
-
-    Raises:
-        IntegrityError: It is another program's or for other parameters.
-    """
-    if program != spec.program or not same_parameters:
-        raise IntegrityError(
-            f"the key is for program {short(program)}, not {short(spec.program)}; make keys for"
-            " this bundle with hecompile keygen."
-        )
 
 
 def prepare(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ import tenseal.sealapi as seal
 
 from hecompile.errors import InputError, IntegrityError
 from hecompile.ir.constants import Array
-from hecompile.runtime.client import check_key
 from hecompile.runtime.envelope import Header, Kind, open_envelope, read_header, seal_envelope
 from hecompile.runtime.guard import Guard, OpenGuard
+from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import SecretKey
 from hecompile.runtime.packing import unpack
 from hecompile.runtime.postprocess import Processed, post_process
@@ -42,6 +41,14 @@ class Custodian:
     decrypts is masked by the evaluator, so that the custodian does not learn the model's
     intermediate values.
 
+    Envelopes are not authenticated: their digests find damage, not malice. Whoever can alter what
+    is sent here can have any ciphertext under this key refreshed, or decrypted as an output that
+    the policy grants, if its level and scale are that output's: two outputs may be swapped, and a
+    request may be sent again and is answered again. What is checked is that an envelope is for
+    this program, bundle and key, that its round is one that the program has, and that its
+    ciphertexts have the sizes and levels declared there. Requests must therefore come over a
+    channel that only the evaluator writes to.
+
     Attributes:
         rounds: Number of refresh rounds answered so far.
     """
@@ -50,14 +57,13 @@ class Custodian:
         """Prepare to refresh and decrypt; `guard` is asked before each.
 
         Raises:
-            IntegrityError: The key is another program's or for other parameters.
+            IntegrityError: The key is another program's or bundle's, or for other parameters.
         """
-        check_key(spec, key.card.program, key.card.parameters == spec.parameters)
+        check_key(key.card, spec.program, spec.manifest, spec.parameters)
         self.spec = spec
         self.key_id = key.card.key_id
         self.rounds = 0
         self._guard = guard if guard is not None else OpenGuard()
-        self._answered: Counter[tuple[str, int]] = Counter()
         self._context = key.context
         self._decryptor: Any = seal.Decryptor(key.context.seal, key.key)
         self._encryptor: Any = seal.Encryptor(key.context.seal, key.key)
@@ -73,39 +79,23 @@ class Custodian:
 
         Raises:
             AccessDeniedError: The policy does not grant it.
-            IntegrityError: The request is for another program or key, does not hold what the
-                program's round has, or was answered before.
+            IntegrityError: The request is for another program, bundle or key, or does not hold
+                what a round of the program has.
         """
         self._guard.refresh()
         what = "the refresh request"
         stated = read_header(request, what)
-        expected = Header(
-            Kind.REFRESH_REQUEST, self.spec.program, self.key_id, "", self.spec.batch, stated.round
-        )
+        expected = self._expected(Kind.REFRESH_REQUEST, stated.round)
         round_ = self.spec.refresh(stated.round)
         envelope = open_envelope(request, expected, round_.request, self.spec.parameters, what)
-        header = envelope.header
-        if self._answered[header.session, header.round]:
-            raise IntegrityError(
-                f"refresh round {header.round} of this evaluation was answered before; start the"
-                " evaluation anew."
-            )
         blobs = [
             self._refresh(data, before, after)
             for data, before, after in zip(
                 envelope.ciphertexts, round_.request, round_.response, strict=True
             )
         ]
-        self._answered[header.session, header.round] += 1
         self.rounds += 1
-        answer = Header(
-            Kind.REFRESH_RESPONSE,
-            header.program,
-            self.key_id,
-            header.session,
-            header.samples,
-            header.round,
-        )
+        answer = replace(envelope.header, kind=Kind.REFRESH_RESPONSE)
         return seal_envelope(answer, round_.response, blobs)
 
     def decrypt(self, envelope: bytes, labels: Collection[str] | None = None) -> Decrypted:
@@ -113,16 +103,15 @@ class Custodian:
 
         Args:
             envelope: Envelope of kind output.
-            labels: The outputs to decrypt, by name; None for all.
+            labels: The outputs to decrypt, by name; None for all that the policy grants.
 
         Raises:
             AccessDeniedError: The policy does not grant it.
             InputError: The model has no such output.
-            IntegrityError: The envelope is for another program or key, or was changed.
+            IntegrityError: The envelope is for another program, bundle or key, or was changed.
         """
         wanted = self._wanted(labels)
-        self._guard.decrypt([entry.label for entry in wanted])
-        expected = Header(Kind.OUTPUT, self.spec.program, self.key_id, "", self.spec.batch)
+        expected = self._expected(Kind.OUTPUT)
         contract = self.spec.output_ciphertexts
         opened = open_envelope(
             envelope, expected, contract, self.spec.parameters, "the encrypted output"
@@ -143,13 +132,20 @@ class Custodian:
         return Decrypted(raw, outputs)
 
     def _wanted(self, labels: Collection[str] | None) -> list[OutputSpec]:
+        """The outputs asked for, once the policy has granted them."""
         known = [entry.label for entry in self.spec.outputs]
         for label in labels or ():
             if label not in known:
                 raise InputError(
                     f"the model has no output '{label}'; its outputs are {', '.join(known)}."
                 )
-        return [e for e in self.spec.outputs if labels is None or e.label in labels]
+        asked = [label for label in known if labels is None or label in labels]
+        granted = self._guard.decrypt(asked, some=labels is None)
+        return [entry for entry in self.spec.outputs if entry.label in granted]
+
+    def _expected(self, kind: Kind, round_: int = 0) -> Header:
+        spec = self.spec
+        return Header(kind, spec.program, self.key_id, "", spec.batch, round_, spec.manifest)
 
     def _slots(self, data: bytes, cipher: CipherSpec) -> Array:
         """Decrypt to one period of slots: the mean of the repetitions, which share a value."""

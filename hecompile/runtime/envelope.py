@@ -9,6 +9,7 @@ before a homomorphic encryption library sees a byte.
 
 from __future__ import annotations
 
+import re
 import secrets
 import struct
 from collections.abc import Sequence
@@ -21,9 +22,9 @@ from hecompile.access.records import Place, Record, canonical_json, parse_json
 from hecompile.errors import HecompileError, IntegrityError
 from hecompile.files import sha256_bytes
 from hecompile.numeric.parameters import Parameters
-from hecompile.runtime.keycard import short
+from hecompile.runtime.keycard import bundle_name, short
 from hecompile.runtime.serial import ciphertext_limit
-from hecompile.runtime.spec import CipherSpec
+from hecompile.runtime.spec import UNBOUND, CipherSpec
 
 MAGIC: Final = b"HECE"
 VERSION: Final = 1
@@ -32,6 +33,7 @@ _PREFIX: Final = struct.Struct("<4sHI")
 _FIELDS: Final = (
     "kind",
     "program",
+    "manifest",
     "key_id",
     "session",
     "samples",
@@ -40,6 +42,7 @@ _FIELDS: Final = (
     "nonce",
     "ciphertexts",
 )
+_SESSION: Final = re.compile(r"[0-9a-f]{32}")
 _ITEM_FIELDS: Final = ("name", "level", "size", "sha256")
 
 
@@ -63,6 +66,7 @@ class Header:
         session: Identifier of one evaluation, chosen by the client.
         samples: Number of samples in them; the rest of the batch is padding.
         round: Group of the refresh; 0 for inputs and outputs.
+        manifest: Digest of the manifest of the program's bundle; empty for a program in none.
     """
 
     kind: Kind
@@ -71,6 +75,7 @@ class Header:
     session: str
     samples: int
     round: int = 0
+    manifest: str = UNBOUND
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,18 @@ class Envelope:
 def new_session() -> str:
     """A fresh identifier of an evaluation, 32 hexadecimal digits."""
     return secrets.token_hex(16)
+
+
+def read_session(record: Record) -> str:
+    """The identifier of an evaluation in a header.
+
+    Raises:
+        HecompileError: As the record complains: it does not look like one of `new_session`.
+    """
+    session = record.text("session")
+    if not _SESSION.fullmatch(session):
+        raise record.wrong("session", "must be 32 hexadecimal digits")
+    return session
 
 
 def seal_envelope(
@@ -104,6 +121,7 @@ def seal_envelope(
         {
             "kind": header.kind.value,
             "program": header.program,
+            "manifest": header.manifest,
             "key_id": header.key_id,
             "session": header.session,
             "samples": header.samples,
@@ -209,9 +227,10 @@ def _header(record: Record) -> Header:
         Kind(record.text("kind")),
         record.text("program"),
         record.text("key_id"),
-        record.text("session"),
+        read_session(record),
         record.integer("samples", 1),
         record.integer("round"),
+        record.text("manifest"),
     )
 
 
@@ -222,6 +241,11 @@ def _check_header(header: Header, expected: Header, what: str) -> None:
         raise IntegrityError(
             f"{what} is for program {short(header.program)}, not {short(expected.program)}; make"
             " it with this bundle."
+        )
+    if header.manifest != expected.manifest:
+        raise IntegrityError(
+            f"{what} is for {bundle_name(header.manifest)}, not {bundle_name(expected.manifest)},"
+            " which has the same program; make it with this one."
         )
     if header.key_id != expected.key_id:
         raise IntegrityError(

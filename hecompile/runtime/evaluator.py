@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hecompile.errors import IntegrityError, ProgramError
@@ -12,12 +13,12 @@ from hecompile.runtime.admission import check_program, facts, mask_magnitude
 from hecompile.runtime.checkpoint import Checkpoint, checkpoint_from_bytes
 from hecompile.runtime.envelope import Header, Kind, open_envelope, seal_envelope
 from hecompile.runtime.guard import Guard, OpenGuard
-from hecompile.runtime.keycard import short
+from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import EvaluationKeys, Progress, no_progress
 from hecompile.runtime.machine import Machine, Timing
 from hecompile.runtime.masks import MaskSource
 from hecompile.runtime.serial import ciphertext_from_bytes, to_bytes
-from hecompile.runtime.spec import CipherSpec, RefreshSpec, spec_from_program
+from hecompile.runtime.spec import UNBOUND, CipherSpec, RefreshSpec, spec_from_program
 from hecompile.runtime.weights import WeightCounts, Weights
 
 
@@ -37,6 +38,7 @@ class Evaluator:
         memory_limit: int | None = None,
         progress: Progress = no_progress,
         guard: Guard | None = None,
+        manifest: str = UNBOUND,
     ) -> None:
         """Check the program and encode its weights.
 
@@ -47,20 +49,17 @@ class Evaluator:
                 every use. None for half of the machine's memory.
             progress: Called while weights are encoded and operations run.
             guard: Asked before each evaluation.
+            manifest: Digest of the manifest of the program's bundle.
 
         Raises:
             ProgramError: The program cannot run on its parameters.
-            IntegrityError: The keys are another program's or lack a rotation.
+            IntegrityError: The keys are another program's or bundle's, or lack a rotation.
         """
         parameters = check_program(program)
         self.program = program
-        self.spec = spec_from_program(program)
+        self.spec = replace(spec_from_program(program), manifest=manifest)
         self.key_id = keys.card.key_id
-        if keys.card.program != self.spec.program or keys.card.parameters != parameters:
-            raise IntegrityError(
-                f"the evaluation keys are for program {short(keys.card.program)}, not"
-                f" {short(self.spec.program)}; make keys for this bundle with hecompile keygen."
-            )
+        check_key(keys.card, self.spec.program, manifest, parameters)
         if missing := set(galois_steps(program)) - set(keys.galois):
             raise IntegrityError(
                 f"the evaluation keys lack rotations by {sorted(missing)[:5]}; make keys for this"
@@ -90,7 +89,10 @@ class Evaluator:
             IntegrityError: The envelope is for another program or key, or was changed.
         """
         self._guard.evaluate()
-        expected = Header(Kind.INPUT, self.spec.program, self.key_id, "", self.program.batch)
+        spec = self.spec
+        expected = Header(
+            Kind.INPUT, spec.program, self.key_id, "", spec.batch, manifest=spec.manifest
+        )
         contract = self.spec.input_ciphertexts
         envelope = open_envelope(
             data, expected, contract, self.spec.parameters, "the encrypted input"
@@ -281,4 +283,5 @@ class Evaluation:
 
     def _header(self, kind: Kind, group: int = 0) -> Header:
         at = self._checkpoint
-        return Header(kind, at.program, at.key_id, at.session, at.samples, group)
+        manifest = self._evaluator.spec.manifest
+        return Header(kind, at.program, at.key_id, at.session, at.samples, group, manifest)

@@ -25,6 +25,7 @@ _FIELDS: Final = (
     "role",
     "key_id",
     "program",
+    "manifest",
     "parameters",
     "galois_steps",
     "files",
@@ -49,6 +50,7 @@ class KeyCard:
         role: Which of the three folders it is in.
         key_id: SHA-256 of the serialised public key; the same in all three.
         program: Identity of the program the keys are for.
+        manifest: Digest of the manifest of its bundle; empty for a program that is in none.
         parameters: Encryption parameters.
         galois_steps: Rotations that the evaluation keys allow.
         files: SHA-256 and size of each file, by name.
@@ -60,6 +62,7 @@ class KeyCard:
     role: Role
     key_id: str
     program: str
+    manifest: str
     parameters: Parameters
     galois_steps: tuple[int, ...]
     files: Mapping[str, tuple[str, int]]
@@ -71,13 +74,16 @@ class KeyCard:
         role: Role,
         key_id: str,
         program: str,
+        manifest: str,
         parameters: Parameters,
         galois_steps: tuple[int, ...],
         files: Mapping[str, tuple[str, int]],
     ) -> KeyCard:
         """Make the card of keys that this process made."""
         version = library_versions().seal
-        return cls(role, key_id, program, parameters, galois_steps, dict(files), version)
+        return cls(
+            role, key_id, program, manifest, parameters, galois_steps, dict(files), version
+        )
 
     def to_json(self) -> bytes:
         """Write the card; `card_from_json` gives an equal one back."""
@@ -87,6 +93,7 @@ class KeyCard:
             "role": self.role.value,
             "key_id": self.key_id,
             "program": self.program,
+            "manifest": self.manifest,
             "parameters": self.parameters.to_json(),
             "galois_steps": list(self.galois_steps),
             "files": {n: {"sha256": d, "bytes": s} for n, (d, s) in sorted(self.files.items())},
@@ -103,6 +110,35 @@ def galois_file(steps: int) -> str:
 def short(digest: str) -> str:
     """The first digits of a digest, enough to tell keys apart in a message."""
     return f"{digest[:_SHORT]}..." if len(digest) > _SHORT else digest
+
+
+def bundle_name(manifest: str) -> str:
+    """How a message calls the bundle whose manifest has this digest."""
+    return f"the bundle of manifest {short(manifest)}" if manifest else "a program without a bundle"
+
+
+def check_key(
+    card: KeyCard, program: str, manifest: str, parameters: Parameters, what: str = ""
+) -> None:
+    """Refuse a key that was not made for a program and its bundle; `what` names it in messages.
+
+    Raises:
+        IntegrityError: It is another program's or bundle's, or for other parameters.
+    """
+    what = what or f"the {card.role.value} keys"
+    remedy = "make keys for this bundle with hecompile keygen."
+    if card.program != program:
+        raise IntegrityError(
+            f"{what} are for program {short(card.program)}, not {short(program)}; {remedy}"
+        )
+    if card.manifest != manifest:
+        raise IntegrityError(
+            f"{what} are for {bundle_name(card.manifest)}, not {bundle_name(manifest)}; {remedy}"
+        )
+    if card.parameters != parameters:
+        raise IntegrityError(
+            f"{what} are for other encryption parameters than the program's; {remedy}"
+        )
 
 
 def card_from_json(data: bytes, source: str) -> KeyCard:
@@ -133,6 +169,7 @@ def card_from_json(data: bytes, source: str) -> KeyCard:
         Role(record.text("role")),
         record.text("key_id"),
         record.text("program"),
+        record.text("manifest"),
         parameters,
         record.integers("galois_steps", 1),
         files,
@@ -160,13 +197,14 @@ class KeySource:
 
 
 def open_folder(
-    folder: str | Path, role: Role, parameters: Parameters, program: str | None
+    folder: str | Path, role: Role, parameters: Parameters, program: str | None, manifest: str
 ) -> KeySource:
     """Find a role's folder, itself or inside `folder`, and check what its key.json says.
 
     Raises:
         InputError: There is none.
-        IntegrityError: The keys are another role's, another program's or for other parameters.
+        IntegrityError: The keys are another role's, another program's, of another bundle or for
+            other parameters.
     """
     place = Path(folder)
     if (place / role.value / KeyCard.FILE).is_file():
@@ -177,16 +215,8 @@ def open_folder(
             f"{place} holds the {card.role.value} key, not the {role.value} key; name the folder"
             " that holds it."
         )
-    if program is not None and card.program != program:
-        raise IntegrityError(
-            f"the keys in {place} are for program {short(card.program)}, not"
-            f" {short(program)}; make keys for this bundle with hecompile keygen."
-        )
-    if card.parameters != parameters:
-        raise IntegrityError(
-            f"the keys in {place} are for other encryption parameters than the program's; make"
-            " keys for this bundle with hecompile keygen."
-        )
+    if program is not None:
+        check_key(card, program, manifest, parameters, f"the keys in {place}")
     return KeySource(card, str(place), lambda name: _read_checked(place, name, card))
 
 

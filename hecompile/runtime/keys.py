@@ -26,6 +26,7 @@ from hecompile.runtime.serial import (
     secret_key_from_bytes,
     to_bytes,
 )
+from hecompile.runtime.spec import UNBOUND
 
 SECRET_FILE: Final = "secret.key"
 PUBLIC_FILE: Final = "public.key"
@@ -113,6 +114,7 @@ def generate_keys(
     program: str,
     progress: Progress = no_progress,
     spill: Path | None = None,
+    manifest: str = UNBOUND,
 ) -> KeyRing:
     """Generate all keys in memory.
 
@@ -123,6 +125,7 @@ def generate_keys(
         progress: Called for each key made.
         spill: A folder in which `evaluation/` takes the evaluation keys, which are large, instead
             of memory; the ring then holds the secret and the public key only.
+        manifest: Digest of the manifest of the program's bundle.
 
     Raises:
         InputError: A rotation is out of range, or `spill` cannot be written.
@@ -138,7 +141,7 @@ def generate_keys(
             files[role][name] = data
     key_id = listed[Role.PUBLIC][PUBLIC_FILE][0]
     cards = {
-        role: KeyCard.describe(role, key_id, program, parameters, steps, listed[role])
+        role: KeyCard.describe(role, key_id, program, manifest, parameters, steps, listed[role])
         for role in Role
     }
     if spill is not None:
@@ -152,6 +155,7 @@ def write_keys(
     galois_steps: Iterable[int],
     program: str,
     progress: Progress = no_progress,
+    manifest: str = UNBOUND,
 ) -> str:
     """Generate keys straight into a new folder, holding one of them in memory at a time.
 
@@ -164,33 +168,29 @@ def write_keys(
         InputError: The folder exists or cannot be written.
     """
     with atomic_directory(folder) as place:
-        ring = generate_keys(parameters, galois_steps, program, progress, spill=place)
+        ring = generate_keys(parameters, galois_steps, program, progress, place, manifest)
         ring.write_into(place, (Role.SECRET, Role.PUBLIC))
     return ring.key_id
 
 
 def load_secret_key(
-    folder: str | Path, parameters: Parameters, program: str | None = None
+    folder: str | Path,
+    parameters: Parameters,
+    program: str | None = None,
+    manifest: str = UNBOUND,
 ) -> SecretKey:
-    """Load the custodian's key from its folder, or from the folder that holds all three.
-
-    Raises:
-        InputError: There is no such key.
-        IntegrityError: It is another program's, under other parameters, or was changed.
-    """
-    return secret_key(open_folder(folder, Role.SECRET, parameters, program))
+    """Load the custodian's key; arguments and errors are those of `load_evaluation_keys`."""
+    return secret_key(open_folder(folder, Role.SECRET, parameters, program, manifest))
 
 
 def load_public_key(
-    folder: str | Path, parameters: Parameters, program: str | None = None
+    folder: str | Path,
+    parameters: Parameters,
+    program: str | None = None,
+    manifest: str = UNBOUND,
 ) -> PublicKey:
-    """Load the client's key from its folder, or from the folder that holds all three.
-
-    Raises:
-        InputError: There is no such key.
-        IntegrityError: It is another program's, under other parameters, or was changed.
-    """
-    return public_key(open_folder(folder, Role.PUBLIC, parameters, program))
+    """Load the client's key; arguments and errors are those of `load_evaluation_keys`."""
+    return public_key(open_folder(folder, Role.PUBLIC, parameters, program, manifest))
 
 
 def load_evaluation_keys(
@@ -199,21 +199,24 @@ def load_evaluation_keys(
     program: str | None = None,
     galois_steps: Iterable[int] | None = None,
     progress: Progress = no_progress,
+    manifest: str = UNBOUND,
 ) -> EvaluationKeys:
     """Load the evaluator's keys from their folder, or from the folder that holds all three.
 
     Args:
         folder: Where the keys are.
         parameters: The parameters they must be for.
-        program: The program they must be for; None takes any.
+        program: The program they must be for; None takes any, of any bundle.
         galois_steps: The rotations needed; None loads what is there.
         progress: Called for each key read.
+        manifest: Digest of the manifest of the bundle they must be for.
 
     Raises:
         InputError: A key is missing.
-        IntegrityError: A key is another program's, under other parameters, or was changed.
+        IntegrityError: A key is another program's or bundle's, under other parameters, or was
+            changed.
     """
-    source = open_folder(folder, Role.EVALUATION, parameters, program)
+    source = open_folder(folder, Role.EVALUATION, parameters, program, manifest)
     return evaluation_keys(source, galois_steps, progress)
 
 

@@ -1,9 +1,12 @@
 """Masks of refreshed values: pseudorandom numbers that only the evaluator knows.
 
-A mask is uniform in [-M, M) with M = bound * 2**mask_bits, where no slot exceeds `bound`. For any
-two values x, x' of a slot, what the key holder sees (x + mask, x' + mask) then differs by a
-statistical distance of |x - x'| / 2M, at most 2**-mask_bits. One period of slots carries one value
-each, repeated over the ciphertext; the mask repeats with it, so that repetitions reveal no more.
+A mask is uniform in [-M, M) with M = bound * 2**mask_bits, where `bound` is the compiler's bound on
+the slot's value, taken from calibration with a margin. For any two values x, x' within the bound,
+what the key holder sees (x + mask, x' + mask) differs by a statistical distance of |x - x'| / 2M,
+at most 2**-mask_bits. Nothing is claimed for a value beyond the bound, which samples unlike those
+of calibration can give: it is hidden by fewer bits, the fewer the farther beyond it is. One period
+of slots carries one value each, repeated over the ciphertext; the mask repeats with it, so that
+repetitions reveal no more.
 """
 
 from __future__ import annotations

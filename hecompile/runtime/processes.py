@@ -79,7 +79,8 @@ class EvaluatorProcess:
         self.peak_memory_bytes = 0
         self.timings: dict[str, Timing] = {}
         self.refresh_bytes = 0
-        self._setup = (program, constants, memory_limit)
+        self._setup = {"memory_limit": memory_limit, "manifest": spec.manifest}
+        self._program = (program, constants)
         self._keys = Path(keys)
         self._timeout = timeout
         self._progress = progress
@@ -108,10 +109,10 @@ class EvaluatorProcess:
             if self._process.stdin is None or self._process.stdout is None:
                 raise HecompileError("the evaluator process has no pipes.")
             self._channel = Channel(self._process.stdout.fileno(), self._process.stdin.fileno())
-            program, constants, limit = self._setup
+            program, constants = self._program
             self._arm()
             with self._explained():
-                self._channel.send_json(Message.SETUP, {"memory_limit": limit})
+                self._channel.send_json(Message.SETUP, self._setup)
                 self._channel.send(Message.PROGRAM, program)
                 self._channel.send(Message.CONSTANTS, constants)
                 self._take(read_json(self._receive(Message.READY)))

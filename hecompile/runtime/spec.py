@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from hecompile.errors import InputError, IntegrityError, ProgramError
 from hecompile.files import sha256_bytes
@@ -14,6 +15,9 @@ from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, Interval, Layout
 from hecompile.numeric.parameters import Parameters
 from hecompile.preprocess import Step
+
+UNBOUND: Final = ""
+"""Stands for the digest of a manifest where there is none."""
 
 
 def program_id(program: Program) -> str:
@@ -102,6 +106,8 @@ class ClientSpec:
         inputs: The model's inputs.
         outputs: The model's outputs.
         refreshes: Round trips in order of execution.
+        manifest: Digest of the manifest of the bundle it was read from, to which keys and
+            envelopes are bound; `UNBOUND` for a program that is in no bundle.
     """
 
     program: str
@@ -110,6 +116,7 @@ class ClientSpec:
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
     refreshes: tuple[RefreshSpec, ...] = ()
+    manifest: str = UNBOUND
 
     def __post_init__(self) -> None:
         """Refuse ciphertexts that these parameters cannot hold.

@@ -84,14 +84,21 @@ def _load(channel: Channel, folder: str) -> Evaluator:
     for wanted in (Message.SETUP, Message.PROGRAM, Message.CONSTANTS):
         kind, bodies[wanted] = channel.receive()
         _expect(kind, wanted)
-    limit = read_json(bodies[Message.SETUP]).get("memory_limit")
+    setup = read_json(bodies[Message.SETUP])
+    manifest = str(setup.get("manifest"))
     program = load_program(bodies[Message.PROGRAM], bodies[Message.CONSTANTS])
     if program.parameters is None:
         raise IntegrityError("the program has no encryption parameters; compile it again.")
     keys = load_evaluation_keys(
-        folder, program.parameters, program_id(program), galois_steps(program), progress
+        folder, program.parameters, program_id(program), galois_steps(program), progress, manifest
     )
-    return Evaluator(program, keys, memory_limit=limit, progress=progress)
+    return Evaluator(
+        program,
+        keys,
+        memory_limit=setup.get("memory_limit"),
+        progress=progress,
+        manifest=manifest,
+    )
 
 
 def _report(channel: Channel, kind: Message, watch: Stopwatch, evaluator: Evaluator) -> None:

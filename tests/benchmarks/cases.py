@@ -95,7 +95,7 @@ def _reference(name: str, folder: Path, count: int) -> Case:
 
 def _load(path: Path) -> Any:
     if not path.is_file():
-        raise MissingError(f"{path.name} is not in the folder {path.parent.name}/ (see the guide)")
+        raise MissingError(f"{path.name} is not in the folder {path.parent.name}/")
     found = importlib.util.spec_from_file_location("reference_models", path)
     if found is None or found.loader is None:
         raise MissingError(f"{path} is no Python file")

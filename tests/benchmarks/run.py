@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hecompile.files import atomic_write_text
 from hecompile.runtime.context import library_versions
 from hecompile.runtime.run import PHASES
 from tests.benchmarks.cases import NAMES
+from tests.benchmarks.yardstick import predicted_seconds, rotation_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 FEATURES = ("avx2", "avx512f", "avx512ifma", "sha_ni", "asimd")
@@ -87,7 +88,7 @@ ROWS = (
 
 
 def machine() -> dict[str, object]:
-    """The machine by what its processors can do, and the libraries' versions."""
+    """The machine by what its processors can do and how fast they are now; libraries' versions."""
     info = Path("/proc/cpuinfo")
     words = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
     versions = library_versions()
@@ -98,6 +99,8 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "tenseal": versions.tenseal,
         "seal": versions.seal,
+        "rotation_seconds": rotation_seconds(),
+        "predicted_rotation_seconds": predicted_seconds(),
     }
 
 
@@ -125,6 +128,18 @@ def report(measured: Sequence[Measured]) -> str:
     return text
 
 
+def headline(about: Mapping[str, Any]) -> str:
+    """The machine and libraries in two lines."""
+    features = " ".join(about["features"])
+    spent, predicted = about["rotation_seconds"], about["predicted_rotation_seconds"]
+    return (
+        f"{about['architecture']}, {about['cores']} cores, {features}; Python {about['python']}, "
+        f"TenSEAL {about['tenseal']} with SEAL {about['seal']}\n"
+        f"one rotation (N = 8192, 6 + 1 primes) before the runs: {spent * 1e3:.1f} ms, "
+        f"{spent / predicted:.2f} times what the cost model takes"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and fail where a model failed or missed its bound."""
     parser = argparse.ArgumentParser(prog="tests.benchmarks.run", description=__doc__)
@@ -137,12 +152,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no model {', '.join(unknown)}; choose among {', '.join(NAMES)}")
     if given.samples < 1:
         parser.error("--samples is 1 or more")
+    about = machine()
     measured = []
     for name in names:
         print(f"measuring {name} ...", file=sys.stderr)
         measured.append(measure(name, given.samples))
-    about = machine()
-    print(", ".join(f"{key} {_words(value)}" for key, value in about.items()))
+    print(headline(about))
     print(report(measured), end="")
     if given.json is not None:
         document = {"machine": about, "samples": given.samples, "models": measured}
@@ -151,10 +166,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for found in missed:
         print(f"{found['model']}: the error is larger than predicted", file=sys.stderr)
     return 1 if missed or any("failed" in found for found in measured) else 0
-
-
-def _words(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 import hecompile
 from hecompile.compiler import Compiled
-from hecompile.ir.constants import Array
 from tests.encrypted.runtime_parties import Parties
 
 Arrays = dict[str, np.ndarray]
@@ -145,7 +144,7 @@ class Results:
     outputs: Arrays
 
 
-def run_encrypted(parties: Parties, inputs: Mapping[str, Array]) -> Results:
+def run_encrypted(parties: Parties, inputs: Mapping[str, np.ndarray]) -> Results:
     """Run samples through client, evaluator and custodian."""
     found = []
     for envelope in parties.client.encrypt(inputs):
@@ -160,7 +159,7 @@ def run_encrypted(parties: Parties, inputs: Mapping[str, Array]) -> Results:
     )
 
 
-def worst(one: Mapping[str, Array], other: Mapping[str, Array]) -> float:
+def worst(one: Arrays, other: Arrays) -> float:
     """Largest distance between two sets of outputs."""
     assert one.keys() == other.keys()
     for label, array in one.items():

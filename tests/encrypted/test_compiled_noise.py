@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ from tests.encrypted.compiled_models import (
 from tests.encrypted.runtime_parties import make_parties
 
 KEYS, SEEDS = 3, 20
-MODELS = {
+MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "squares": lambda: square_mlp(layers=(8, 8, 8)),
     "two inputs": two_in_two_out,
     "recurrent": lambda: small_lstm(steps=2),

@@ -86,6 +86,7 @@ def test_noise_alone_is_within_its_bound(name: str, run: Callable[[str], Ran]) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_noise_of_the_recurrent_model_is_within_its_bound_at_many_outputs(tmp_path: Path) -> None:
     ran = compile_and_run("CNNLSTM", 16, tmp_path)
     (exact,) = ran.compiled.simulate({"x": ran.samples[:, None]}).values()

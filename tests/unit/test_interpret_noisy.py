@@ -64,10 +64,10 @@ def test_fresh_ciphertexts() -> None:
     assert abs(error.mean()) < 4 * np.sqrt(FRESH / error.size)
 
 
-def test_a_short_period_is_rounded_less_but_encrypted_in_full() -> None:
+def test_a_short_period_is_rounded_less_and_its_copies_are_averaged() -> None:
     error = _error(_program(lambda b, x: x, period=16), samples=12)
     expected = noise.encoding(PARAMETERS, SCALES[2], 16)
-    expected += noise.encryption(PARAMETERS, SCALES[2], 2)
+    expected += noise.encryption(PARAMETERS, SCALES[2], 2) / (SLOTS / 16)
     assert error.var() == pytest.approx(expected, rel=0.3)
 
 
@@ -89,7 +89,9 @@ def test_rotation_moves_slots_and_adds_the_same_offset_each_time() -> None:
     program = _program(lambda b, x: _managed(b, he.Rotate(x=x, steps=5), 2, SCALES[2]))
     error = _error(program)
     variances = noise.key_switch_slots(PARAMETERS, 2, SCALES[2])
-    assert error[:, 1:].var() == pytest.approx(FRESH + variances[1:].mean(), rel=0.1)
+    # A few slots carry most of it, each with one number a key: several keys are needed.
+    spread = np.mean([_error(program, seed)[:, 1:].var() for seed in range(8)])
+    assert spread == pytest.approx(FRESH + variances[1:].mean(), rel=0.15)
     first = error[:, 0]
     assert abs(first.mean()) > 5 * first.std()
     again = np.stack([_error(program, seed)[0, 0] for seed in range(200)])

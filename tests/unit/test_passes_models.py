@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hecompile
+from hecompile.config import CompileOptions
 from hecompile.interpret.samples import as_samples
 from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.constants import Array
-from hecompile.ir.movement_ops import Lstm
+from hecompile.ir.movement_ops import Affine, Lstm
 from hecompile.ir.program import Builder, Program
 from hecompile.passbase import Context
 from hecompile.pipeline import parse_pipeline
@@ -78,6 +80,25 @@ def test_a_reference_model_becomes_polynomial(
     inputs = as_samples(program, {"x": rng.normal(size=(3, *shape))})
     expected, found = run_tensor(approximated, inputs)["y"], run_tensor(merged, inputs)["y"]
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_reference_network_meets_a_precision_that_was_asked_for(
+    refmodels: ModuleType, tmp_path: Path
+) -> None:
+    imported(refmodels, "CNNLSTM", tmp_path)
+    calibration = {"x": np.random.default_rng(0).normal(size=(200, 4, 32)).astype(np.float32)}
+    compiled = hecompile.compile(
+        tmp_path / "CNNLSTM.onnx",
+        calibration=calibration,
+        precision=1e-3,
+        options=CompileOptions(ring=8192),
+    )
+    assert compiled.predicted_error <= 1e-3
+    by_node = {fit.node: fit.degree for fit in compiled.report.fits}
+    assert by_node["/act/Relu"] > 31
+    # The maps to [-1, 1] cost no affine map, and so no level.
+    assert len(compiled.polynomial.select(Affine)) == 10
 
 
 def random_lstm(
