@@ -47,7 +47,7 @@ POLICY = """\
 format = 1
 
 [roles.clinician]
-description = "Sends a patient's beats and reads the answer"
+description = "Of the hospital that holds the key: sends a patient's beats and reads the answer"
 
 [roles.custodian]
 description = "Holds the secret key and refreshes masked ciphertexts"
@@ -67,6 +67,12 @@ objects = ["input:x"]
 role = "clinician"
 actions = ["receive", "decrypt"]
 objects = ["output:logits"]
+
+# Decrypted values and their ciphertexts give the key away, so who sees both holds it.
+[[permissions]]
+role = "clinician"
+actions = ["hold"]
+objects = ["key:secret"]
 
 [[permissions]]
 role = "custodian"

@@ -9,6 +9,14 @@ from typing import ClassVar
 import numpy as np
 
 from hecompile.errors import CompileError, PassError
+from hecompile.fitting import (
+    Fitter,
+    Node,
+    NodeFit,
+    observe_nodes,
+    substitute,
+    widen_to_seen,
+)
 from hecompile.interpret.compare import out_of_range, output_error
 from hecompile.interpret.samples import as_samples, observe_ranges, with_ranges
 from hecompile.interpret.tensor import run_tensor
@@ -18,14 +26,6 @@ from hecompile.ir.program import Program
 from hecompile.ir.tensor_ops import Activation, tensor_type
 from hecompile.ir.types import Interval, TensorType
 from hecompile.passbase import APPROXIMATION_SHARE, Context, Pass, register_pass
-from hecompile.passes.activation_fits import (
-    Fitter,
-    Node,
-    NodeFit,
-    observe_nodes,
-    substitute,
-    widen_to_seen,
-)
 
 DEGREES = (3, 7, 15, 31, 63, 127)
 """Degrees worth trying: 2**k - 1 is the most that k levels evaluate."""

@@ -13,10 +13,9 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.types import CipherType, PlainType
+from hecompile.levels import gather_groups, refresh_floor, scale_powers
 from hecompile.numeric.parameters import Parameters
 from hecompile.passbase import Context, Pass, register_pass
-from hecompile.passes.insert_management import scale_powers
-from hecompile.passes.insert_refresh import gather_groups, refresh_floor
 
 
 @register_pass

@@ -13,12 +13,13 @@ from hecompile.interpret.slots import trace_slots
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
 from hecompile.ir.program import Program
+from hecompile.levels import program_depth
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.security import max_modulus_bits
 from hecompile.passbase import NOISE_SHARE, Context, Pass, register_pass
 from hecompile.passes.assign_scales import assign
 from hecompile.passes.insert_management import InsertManagement
-from hecompile.passes.insert_refresh import InsertRefresh, program_depth
+from hecompile.passes.insert_refresh import InsertRefresh
 from hecompile.precision import missing_headroom, predict_noise
 
 DEFAULT_NOISE = 5e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,10 +12,8 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.types import CipherType
+from hecompile.levels import PRODUCTS
 from hecompile.passbase import Context, Pass, register_pass
-
-PRODUCTS = (he.Mul, he.MulPlain, he.SumMulPlain)
-"""Operations whose result carries the square of the scale until it is rescaled."""
 
 _NEEDS_RESCALED = (*PRODUCTS, he.Output, he.Refresh)
 _NEEDS_TWO_POLYNOMIALS = (*PRODUCTS, he.Rotate, he.Output, he.Refresh)
@@ -125,18 +123,3 @@ def _ciphertexts(op: Operation) -> list[Value]:
 def _needed_rescaled(program: Program) -> set[str]:
     """Names of values with a user that needs them rescaled."""
     return {v.name for op in program if isinstance(op, _NEEDS_RESCALED) for v in _ciphertexts(op)}
-
-
-def scale_powers(program: Program) -> Mapping[str, int]:
-    """How many scale factors each ciphertext of a managed program carries: 1, or 2 for products."""
-    powers: dict[str, int] = {}
-    for op in program:
-        if op.result is None or not isinstance(op.result.type, CipherType):
-            continue
-        if isinstance(op, PRODUCTS):
-            powers[op.result.name] = 2
-        elif isinstance(op, he.Rescale | he.Input | he.Refresh):
-            powers[op.result.name] = 1
-        else:
-            powers[op.result.name] = max(powers[v.name] for v in _ciphertexts(op))
-    return powers

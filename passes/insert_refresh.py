@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from hecompile.errors import PassError
 from hecompile.ir import he_ops as he
-from hecompile.ir.operation import Operation, Value
+from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder, Program
-from hecompile.ir.types import CipherType
-from hecompile.numeric.parameters import Parameters
+from hecompile.levels import PRODUCTS, is_cipher, program_depth, refresh_floor
 from hecompile.passbase import Context, Pass, register_pass
-from hecompile.passes.insert_management import PRODUCTS
 
 ROUND_COST = 3.0
 """Price of a round trip, in ciphertexts refreshed."""
@@ -61,62 +59,13 @@ class InsertRefresh(Pass):
     def _floors(self, program: Program) -> dict[str, int]:
         parameters = program.parameters
         values = {name: op.defined for name, op in program.definitions.items()}
-        ciphers = {name: value for name, value in values.items() if _is_cipher(value)}
+        ciphers = {name: value for name, value in values.items() if is_cipher(value)}
         if self.floor is not None or parameters is None:
             return dict.fromkeys(ciphers, self.floor if self.floor is not None else 1)
         return {
             name: refresh_floor(value, parameters, self.mask_bits)
             for name, value in ciphers.items()
         }
-
-
-def refresh_floor(value: Value, parameters: Parameters, mask_bits: int) -> int:
-    """Lowest level at which a value and its mask fit the modulus; one too many if none does."""
-    bound = he.cipher_type(value).bound
-    for level in range(parameters.levels + 1):
-        needed = math.log2(bound or 1.0) + mask_bits + 3 + math.log2(parameters.scale(level))
-        if needed <= math.log2(parameters.modulus(level)):
-            return level
-    return parameters.levels + 1
-
-
-def program_depth(program: Program) -> int:
-    """Levels on the deepest chain of products, from fresh to fresh or output."""
-    return max(_depths(program.operations).values(), default=0)
-
-
-def gather_groups(program: Program) -> Program:
-    """Move the refreshes of each group together, to where the last of them stands.
-
-    What later passes put between them (rescales, drops) prepares operands of refreshes that
-    follow, so nothing that moves past reads a refreshed value.
-    """
-    last = {op.group: i for i, op in enumerate(program) if isinstance(op, he.Refresh)}
-    waiting: list[Operation] = []
-    operations: list[Operation] = []
-    for i, op in enumerate(program):
-        if not isinstance(op, he.Refresh):
-            operations.append(op)
-            continue
-        waiting.append(op)
-        if last[op.group] == i:
-            operations += waiting
-            waiting = []
-    return program.replace(operations=tuple(operations))
-
-
-def _is_cipher(value: Value) -> bool:
-    return isinstance(value.type, CipherType)
-
-
-def _depths(operations: Sequence[Operation]) -> dict[str, int]:
-    depth: dict[str, int] = {}
-    for op in operations:
-        if op.result is not None and _is_cipher(op.result):
-            before = max((depth.get(v.name, 0) for v in op.operands), default=0)
-            fresh = isinstance(op, he.Refresh)
-            depth[op.result.name] = 0 if fresh else before + isinstance(op, PRODUCTS)
-    return depth
 
 
 class _Planner:
@@ -130,7 +79,7 @@ class _Planner:
         self._live = _live_roots(program, root)
         # A rotation is as deep as what it rotates, so that long sums read few distinct depths.
         self._reads = [
-            tuple({root[v.name] for v in op.operands if _is_cipher(v)}) for op in self._ops
+            tuple({root[v.name] for v in op.operands if is_cipher(v)}) for op in self._ops
         ]
 
     def plan(self) -> list[int]:
@@ -214,7 +163,7 @@ def _live_roots(program: Program, root: dict[str, str]) -> list[set[str]]:
     for op in reversed(program.operations):
         if op.result is not None:
             alive.discard(op.result.name)
-        alive |= {v.name for v in op.operands if _is_cipher(v)}
+        alive |= {v.name for v in op.operands if is_cipher(v)}
         live.append({root[name] for name in alive})
     return live[::-1]
 
@@ -239,7 +188,7 @@ def _insert(program: Program, cuts: list[int], mask_bits: int) -> Program:
             _rotate_again(program, build, i, set(used), root, renamed)
             depth = {}
         build.keep(op.with_operands(renamed))
-        if op.result is not None and _is_cipher(op.result):
+        if op.result is not None and is_cipher(op.result):
             before = max((depth.get(v.name, 0) for v in op.operands), default=0)
             depth[op.result.name] = before + isinstance(op, PRODUCTS)
     return build.finish()

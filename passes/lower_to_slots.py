@@ -11,8 +11,9 @@ from hecompile.ir import movement_ops as move
 from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Builder, Program
+from hecompile.packing.packer import Packer
+from hecompile.packing.parts import Packed
 from hecompile.passbase import Context, Pass, register_pass
-from hecompile.passes.slot_packing import Packed, Packer
 
 
 @register_pass

@@ -16,11 +16,14 @@ from hecompile.access.policy import (
     Permission,
     Policy,
     grants,
+    role_paths,
 )
 from hecompile.access.policy_io import suggestion
 from hecompile.errors import InputError
 
 _SHOWS_VALUES = frozenset({Action.DECRYPT, Action.DECLASSIFY, Action.REFRESH})
+_SHOWS_CIPHERTEXTS = frozenset({Action.ENCRYPT, Action.SUBMIT, Action.RECEIVE, Action.REFRESH})
+_DECRYPTS_OUTPUT = (Action.DECRYPT, Kind.OUTPUT)
 _KEY_FOR = {
     Action.DECRYPT: KEY_SECRET,
     Action.REFRESH: KEY_SECRET,
@@ -60,6 +63,41 @@ def check_policy(
             f"the program needs {refreshes} refreshes, but no role may refresh; give the key "
             "holder's role the action 'refresh' on 'program'"
         )
+
+
+def policy_warnings(policy: Policy) -> tuple[str, ...]:
+    """What a policy allows that leads to the secret key by way of decrypted values.
+
+    Ciphertexts together with their decrypted CKKS values give the key away (Li and Micciancio,
+    "On the Security of Homomorphic Encryption on Approximate Numbers", Eurocrypt 2021). Warned of
+    is each user, and each role that no user has, who may see a ciphertext and decrypt an output
+    without holding the key, over the closure of inheritance.
+
+    Returns:
+        One sentence for each, with the remedy; none if all who see both hold the key.
+    """
+    subjects = [(f"user '{user.name}'", user.roles) for user in policy.users]
+    given = role_paths(policy, [name for user in policy.users for name in user.roles])
+    subjects += [
+        (f"role '{role.name}'", (role.name,)) for role in policy.roles if role.name not in given
+    ]
+    found = [_key_view_warning(who, list(grants(policy, roles))) for who, roles in subjects]
+    return tuple(warning for warning in found if warning is not None)
+
+
+def _key_view_warning(who: str, granted: list[Grant]) -> str | None:
+    sees = next((grant for grant in granted if grant.action in _SHOWS_CIPHERTEXTS), None)
+    decrypts = next((g for g in granted if (g.action, g.object.kind) == _DECRYPTS_OUTPUT), None)
+    holds = any((g.action, g.object) == (Action.HOLD, KEY_SECRET) for g in granted)
+    if sees is None or decrypts is None or holds:
+        return None
+    return (
+        f"{who} may {sees.action} {sees.object} ({_path(sees)}) and decrypt {decrypts.object} "
+        f"({_path(decrypts)}) without holding the secret key, which can be computed from "
+        f"ciphertexts and their decrypted values: grant 'hold' on key:secret to role "
+        f"'{decrypts.path[-1]}' as well, or leave decrypting to who holds the key and pass on "
+        "labels, not raw values"
+    )
 
 
 def _all_grants(policy: Policy) -> Iterable[Grant]:

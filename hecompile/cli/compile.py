@@ -130,19 +130,28 @@ def command(
 
 def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> None:
     """Print what was compiled; the built-in policy, which nobody wrote, goes to stderr."""
+    from hecompile.access.policy_checks import policy_warnings
     from hecompile.cli.describe import policy_document, policy_text, report_text
 
     report = compiled.report.to_json()
-    for fit in compiled.report.fits:
-        if fit.outside > 0:
-            console.warn(
-                f"{fit.node}: {fit.outside:.2%} of the values on held-back calibration samples are "
-                "outside the fitted range; give more calibration samples or a larger --margin"
-            )
+    warnings = [
+        f"{fit.node}: {fit.outside:.2%} of the values on held-back calibration samples are "
+        "outside the fitted range; give more calibration samples or a larger --margin"
+        for fit in compiled.report.fits
+        if fit.outside > 0
+    ]
+    warnings += policy_warnings(compiled.policy)
+    for warning in warnings:
+        console.warn(warning)
     if built_in:
         console.say("no --policy was given; the built-in single-owner policy applies:")
         console.say(policy_text(compiled.policy).rstrip("\n"))
-    document = {"bundle": str(output), **report, **policy_document(compiled.policy)}
+    document = {
+        "bundle": str(output),
+        **report,
+        **policy_document(compiled.policy),
+        "warnings": warnings,
+    }
     console.result(document, f"wrote {output}\n{report_text(report)}", as_json)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import read_spec
 from hecompile.cli.options import (
     PATH,
     Access,
@@ -16,6 +15,7 @@ from hecompile.cli.options import (
     check_output,
     json_option,
     keys_option,
+    only_option,
     output_option,
 )
 
@@ -26,6 +26,7 @@ from hecompile.cli.options import (
 @click.option(
     "--input", "encrypted", type=PATH, required=True, metavar="OUT.hect", help="From evaluate."
 )
+@only_option
 @output_option("Also write the outputs there, named as the model's.", metavar="OUT.npz")
 @access_options
 @json_option
@@ -33,27 +34,34 @@ def command(
     bundle: Path,
     keys: Path,
     encrypted: Path,
+    only: tuple[str, ...],
     output: Path | None,
     access: Access,
     as_json: bool,
 ) -> None:
-    """Decrypt and post-process the encrypted outputs in OUT.hect."""
+    """Decrypt and post-process the encrypted outputs in OUT.hect.
+
+    Without --only, all outputs that the policy grants USER. What -o writes, you alone can read.
+    """
     door = access.door(bundle)
-    door.enter(access.user, door.decryptions())
+    guard = door.guard(access.user)
+    granted = guard.decrypt(guard.chosen(only), some=not only)
     check_output(output)
     from hecompile.cli.hectfile import read_parts
-    from hecompile.cli.samples import joined, joined_document, shown, write_npz
-    from hecompile.runtime.custodian import Custodian
+    from hecompile.cli.samples import samples_document, shown, write_npz
+    from hecompile.runtime.custodian import Custodian, join_groups
     from hecompile.runtime.keys import load_secret_key
+    from hecompile.runtime.parties import read_spec
 
     spec = read_spec(door.files())
     envelopes = read_parts(encrypted)
-    custodian = Custodian(spec, load_secret_key(keys, spec.parameters, spec.program))
-    outputs, raw = joined([custodian.decrypt(envelope) for envelope in envelopes])
+    key = load_secret_key(keys, spec.parameters, spec.program, spec.manifest)
+    custodian = Custodian(spec, key)
+    found = join_groups([custodian.decrypt(envelope, granted) for envelope in envelopes])
     document = {
-        **joined_document(outputs, raw),
+        **samples_document(found.outputs, found.raw),
         "predicted_error": door.manifest.predicted_error,
     }
     if output is not None:
-        write_npz(output, outputs)
-    console.result(document, shown(outputs, raw), as_json)
+        write_npz(output, found.outputs)
+    console.result(document, shown(found.outputs, found.raw), as_json)

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import read_spec
 from hecompile.cli.options import (
     PATH,
     Access,
@@ -40,17 +39,19 @@ def command(
     Arrays are named as the model's inputs, samples first.
     """
     door = access.door(bundle)
-    door.enter(access.user, door.encryptions())
+    guard = door.guard(access.user)
+    guard.encrypt(guard.inputs)
     check_output(output)
     from hecompile.cli.hectfile import write_parts
     from hecompile.cli.samples import read_samples
     from hecompile.runtime.client import Client
     from hecompile.runtime.keys import load_public_key
+    from hecompile.runtime.parties import read_spec
 
     spec = read_spec(door.files())
     arrays = read_samples(samples, spec)
-    client = Client(spec, load_public_key(keys, spec.parameters, spec.program))
-    envelopes = client.encrypt(arrays, console.warn)
+    key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
+    envelopes = Client(spec, key).encrypt(arrays, console.warn)
     written = write_parts(output, envelopes)
     document = {"output": str(output), "evaluations": len(envelopes), "bytes": written}
     text = f"wrote {output}: {len(envelopes)} evaluations, {console.size(written)}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import EVALUATION, Door, read_program, read_spec
+from hecompile.cli.door import Door
 from hecompile.cli.options import (
     PATH,
     Access,
@@ -57,7 +57,7 @@ def command(
     if not begins and not goes_on:
         raise UsageError("give either --input, or --resume together with --response")
     door = access.door(bundle)
-    door.enter(access.user, EVALUATION)
+    door.guard(access.user).evaluate()
     check_output(output)
     evaluator = _evaluator(door, keys)
     running = _begun(evaluator, encrypted or resume or output, response)
@@ -67,14 +67,16 @@ def command(
 def _evaluator(door: Door, keys: Path) -> Evaluator:
     from hecompile.runtime.evaluator import Evaluator, galois_steps
     from hecompile.runtime.keys import load_evaluation_keys
+    from hecompile.runtime.parties import read_program, read_spec
 
     files = door.files()
-    program, spec = read_program(files), read_spec(files)
+    spec = read_spec(files)
+    program = read_program(files, spec)
     progress = console.Progress()
     found = load_evaluation_keys(
-        keys, spec.parameters, spec.program, galois_steps(program), progress
+        keys, spec.parameters, spec.program, galois_steps(program), progress, spec.manifest
     )
-    return Evaluator(program, found, progress=progress)
+    return Evaluator(program, found, progress=progress, manifest=spec.manifest)
 
 
 def _begun(evaluator: Evaluator, source: Path, response: Path | None) -> list[Evaluation]:

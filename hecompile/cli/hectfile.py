@@ -13,11 +13,11 @@ from pathlib import Path
 
 from hecompile.errors import IntegrityError
 from hecompile.files import atomic_write_bytes, cannot_read
+from hecompile.runtime.framing import PREFIX_BYTES, pack_prefix, read_prefix
 
 MAGIC = b"HECT"
 VERSION = 1
 MAX_COUNT = 1 << 20
-_PREFIX = struct.Struct("<4sHI")
 
 
 def write_parts(path: Path, parts: Sequence[bytes], mode: int = 0o644) -> int:
@@ -30,7 +30,7 @@ def write_parts(path: Path, parts: Sequence[bytes], mode: int = 0o644) -> int:
         InputError: The file cannot be written.
     """
     lengths = struct.pack(f"<{len(parts)}Q", *map(len, parts))
-    data = b"".join((_PREFIX.pack(MAGIC, VERSION, len(parts)), lengths, *parts))
+    data = b"".join((pack_prefix(MAGIC, VERSION, len(parts)), lengths, *parts))
     atomic_write_bytes(path, data, mode)
     return len(data)
 
@@ -46,18 +46,11 @@ def read_parts(path: Path) -> list[bytes]:
         data = path.read_bytes()
     except OSError as error:
         raise cannot_read(path, error) from error
-    if len(data) < _PREFIX.size or not data.startswith(MAGIC):
-        raise IntegrityError(f"{path} is not a file of ciphertexts made by hecompile")
-    _, version, count = _PREFIX.unpack_from(data)
-    if version != VERSION:
-        raise IntegrityError(
-            f"{path} has format version {version}, this hecompile reads {VERSION}; use the same "
-            "hecompile everywhere"
-        )
-    start = _PREFIX.size + 8 * count
+    count = read_prefix(data, MAGIC, VERSION, str(path), "a file of ciphertexts")
+    start = PREFIX_BYTES + 8 * count
     if not 0 < count <= MAX_COUNT or start > len(data):
         raise IntegrityError(f"{path} is cut off or damaged; get a fresh copy")
-    lengths = struct.unpack_from(f"<{count}Q", data, _PREFIX.size)
+    lengths = struct.unpack_from(f"<{count}Q", data, PREFIX_BYTES)
     if start + sum(lengths) != len(data):
         raise IntegrityError(f"{path} is cut off or damaged; get a fresh copy")
     parts = []

@@ -19,6 +19,7 @@ from hecompile.cli.options import bundle_argument, json_option, trust_option
 @json_option
 def command(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
     """Show parameters, depth, operations, predicted error and cost, and who may do what."""
+    from hecompile.access.policy_checks import policy_warnings
     from hecompile.numeric.parameters import Parameters
 
     door = open_door(bundle, trust)
@@ -39,6 +40,7 @@ def command(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
         ]
         for side, ports in manifest_io.items()
     }
+    warnings = list(policy_warnings(manifest.policy))
     document = {
         "bundle": str(bundle),
         "created": manifest.created,
@@ -48,6 +50,7 @@ def command(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
         **sizes,
         **io,
         **policy_document(manifest.policy),
+        "warnings": warnings,
     }
     rows = [("bundle", f"{bundle}, made {manifest.created} by {manifest.versions.hecompile}")]
     for side, ports in manifest_io.items():
@@ -60,4 +63,4 @@ def command(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
         f"{console.table(rows, indent='')}{report_text(report)}other keys: {keys}\n"
         f"who may do what:\n{policy_text(manifest.policy)}"
     )
-    console.result(document, text, as_json)
+    console.result(document, text + "".join(f"warning: {w}\n" for w in warnings), as_json)

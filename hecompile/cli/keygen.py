@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import HOLDING, read_spec
 from hecompile.cli.options import (
     Access,
     access_options,
@@ -31,15 +30,16 @@ def command(
 ) -> None:
     """Make a key for BUNDLE: KEYS/secret stays here, the other two go to client and evaluator."""
     door = access.door(bundle)
-    door.enter(access.user, HOLDING)
+    door.guard(access.user).hold()
     if output.exists():
         raise InputError(f"{output} exists already; name another folder for the keys")
     from hecompile.runtime.keys import write_keys
+    from hecompile.runtime.parties import read_spec
 
     spec = read_spec(door.files())
     progress = console.Progress()
     steps = door.manifest.galois_steps
-    key_id = write_keys(output, spec.parameters, steps, spec.program, progress)
+    key_id = write_keys(output, spec.parameters, steps, spec.program, progress, spec.manifest)
     sizes = {
         folder.name: sum(file.stat().st_size for file in folder.iterdir())
         for folder in sorted(output.iterdir())

@@ -108,6 +108,16 @@ def output_option(
     )
 
 
+def only_option(function: F) -> F:
+    """`--only NAME`: which outputs to decrypt."""
+    return click.option(
+        "--only",
+        multiple=True,
+        metavar="NAME",
+        help="Decrypt this output; may be repeated. By default all that USER may decrypt.",
+    )(function)
+
+
 def load_option(function: F) -> F:
     """`--load my_passes.py`: files that register passes."""
     return click.option(

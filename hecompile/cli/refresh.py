@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import REFRESHING, read_spec
 from hecompile.cli.options import (
     PATH,
     Access,
@@ -39,15 +38,17 @@ def command(
 ) -> None:
     """Encrypt the masked values in REQUEST anew; no value leaves in the clear."""
     door = access.door(bundle)
-    door.enter(access.user, REFRESHING)
+    door.guard(access.user).refresh()
     check_output(output)
     from hecompile.cli.hectfile import read_parts, write_parts
     from hecompile.runtime.custodian import Custodian
     from hecompile.runtime.keys import load_secret_key
+    from hecompile.runtime.parties import read_spec
 
     spec = read_spec(door.files())
     requests = read_parts(request)
-    custodian = Custodian(spec, load_secret_key(keys, spec.parameters, spec.program))
+    key = load_secret_key(keys, spec.parameters, spec.program, spec.manifest)
+    custodian = Custodian(spec, key)
     responses = [custodian.refresh(data) for data in requests]
     written = write_parts(output, responses)
     document = {"output": str(output), "evaluations": len(responses), "bytes": written}

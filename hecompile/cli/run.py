@@ -8,14 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import (
-    EVALUATION,
-    HOLDING,
-    REFRESHING,
-    Door,
-    read_server,
-    read_spec,
-)
 from hecompile.cli.options import (
     PATH,
     Access,
@@ -23,6 +15,7 @@ from hecompile.cli.options import (
     bundle_argument,
     check_output,
     json_option,
+    only_option,
     output_option,
 )
 
@@ -33,6 +26,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @bundle_argument
 @click.option("--input", "samples", type=PATH, required=True, metavar="X.npz", help="Samples.")
+@only_option
 @output_option("Also write the outputs there, named as the model's.", metavar="OUT.npz")
 @click.option("--keys", type=PATH, metavar="KEYS", help="Keys from keygen; by default fresh ones.")
 @click.option("--evaluator", metavar="USER", help="Who evaluates; by default the one who may.")
@@ -48,6 +42,7 @@ if TYPE_CHECKING:
 def command(
     bundle: Path,
     samples: Path,
+    only: tuple[str, ...],
     output: Path | None,
     keys: Path | None,
     evaluator: str | None,
@@ -58,12 +53,15 @@ def command(
 ) -> None:
     """Encrypt the samples in X.npz, evaluate them in another process, decrypt the results.
 
-    USER encrypts and decrypts. Arrays are named as the model's inputs, samples first.
+    USER encrypts and decrypts. Arrays are named as the model's inputs, samples first. Without
+    --only, all outputs that the policy grants USER are decrypted. What -o writes,
+    you alone can read.
     """
     door = access.door(bundle)
-    _ask(door, access.user, evaluator, key_holder)
+    granted = door.guard(access.user).run(only, key_holder=key_holder, evaluator=evaluator)
     check_output(output)
-    from hecompile.cli.samples import joined_document, read_samples, shown, write_npz
+    from hecompile.cli.samples import read_samples, samples_document, shown, write_npz
+    from hecompile.runtime.parties import read_server, read_spec
     from hecompile.runtime.run import run_parties
 
     files = door.files()
@@ -73,12 +71,13 @@ def command(
         spec,
         read_samples(samples, spec),
         keys=keys,
+        only=granted,
         timeout=timeout,
         progress=console.Progress(),
         warn=console.warn,
     )
     document = {
-        **joined_document(result.outputs, result.raw_outputs),
+        **samples_document(result.outputs, result.raw_outputs),
         **costs(result),
         "predicted_error": door.manifest.predicted_error,
     }
@@ -86,14 +85,6 @@ def command(
         write_npz(output, result.outputs)
     text = shown(result.outputs, result.raw_outputs) + costs_text(result)
     console.result(document, text, as_json)
-
-
-def _ask(door: Door, user: str | None, evaluator: str | None, key_holder: str | None) -> None:
-    """Ask for every step of every party before anything is read."""
-    found = door.enter(user, (*door.encryptions(), *door.decryptions()))
-    holding = HOLDING + (REFRESHING if door.manifest.refresh.count else ())
-    door.play(key_holder, holding, found)
-    door.play(evaluator, EVALUATION, found)
 
 
 def costs(result: RunResult) -> dict[str, object]:

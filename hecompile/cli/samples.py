@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from hecompile.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hecompile.runtime.custodian import Decrypted
     from hecompile.runtime.spec import ClientSpec
 
 Arrays = Mapping[str, "NDArray[Any]"]
@@ -36,24 +35,14 @@ def read_samples(path: Path, spec: ClientSpec) -> dict[str, NDArray[Any]]:
 
 
 def write_npz(path: Path, arrays: Arrays) -> None:
-    """Write arrays into an .npz file that appears whole or not at all."""
+    """Write decrypted arrays, whole or not at all, into an .npz file that its owner can read."""
     from hecompile.files import atomic_write_bytes
     from hecompile.npz import npz_bytes
 
-    atomic_write_bytes(path, npz_bytes(arrays))
+    atomic_write_bytes(path, npz_bytes(arrays), 0o600)
 
 
-def joined(parts: Sequence[Decrypted]) -> tuple[Arrays, Arrays]:
-    """Outputs after and before post-processing, the samples of all envelopes in order."""
-    import numpy as np
-
-    def join(found: Sequence[Arrays]) -> Arrays:
-        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-
-    return join([p.outputs for p in parts]), join([p.raw for p in parts])
-
-
-def joined_document(outputs: Arrays, raw: Arrays) -> dict[str, object]:
+def samples_document(outputs: Arrays, raw: Arrays) -> dict[str, object]:
     """Outputs after and before post-processing as JSON values.
 
     Raises:

@@ -271,9 +271,7 @@ class _Parser:
         if lex.current.text == "," and self._layout_follows():
             lex.expect(",")
             layout = self._layout()
-        return CipherType(
-            period, layout, **self._facts({"bound", "level", "scale", "polynomials"})
-        )
+        return CipherType(period, layout, **self._facts({"bound", "level", "scale", "polynomials"}))
 
     def _layout_follows(self) -> bool:
         return self._lex.peek().kind == "number"

@@ -8,7 +8,6 @@ also read it. It belongs in a file of mode 0600.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -20,12 +19,12 @@ from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.runtime.context import Context
 from hecompile.runtime.envelope import MAX_HEADER_BYTES, read_session
+from hecompile.runtime.framing import PREFIX_BYTES, pack_prefix, read_prefix
 from hecompile.runtime.masks import SEED_BYTES, MaskSource
 from hecompile.runtime.serial import ciphertext_from_bytes, to_bytes
 
 MAGIC: Final = b"HECS"
 VERSION: Final = 1
-_PREFIX: Final = struct.Struct("<4sHI")
 _FIELDS: Final = (
     "program",
     "key_id",
@@ -84,7 +83,7 @@ class Checkpoint:
             }
         )
         body = b"".join(
-            (_PREFIX.pack(MAGIC, VERSION, len(header)), header, *blobs.values(), *outputs)
+            (pack_prefix(MAGIC, VERSION, len(header)), header, *blobs.values(), *outputs)
         )
         return body + sha256(body).digest()
 
@@ -101,13 +100,10 @@ def checkpoint_from_bytes(
         IntegrityError: It is of another one, cut off or changed.
     """
     body, digest = data[:-32], data[-32:]
-    if len(body) < _PREFIX.size or not body.startswith(MAGIC) or sha256(body).digest() != digest:
+    if sha256(body).digest() != digest:
         raise IntegrityError(f"{_WHAT} is damaged or none at all; start the evaluation anew.")
-    _, version, length = _PREFIX.unpack_from(body)
-    if version != VERSION:
-        raise IntegrityError(f"{_WHAT} has format version {version}, not {VERSION}; start anew.")
-    start = _PREFIX.size + length
-    content = parse_json(body[_PREFIX.size : start], f"the header of {_WHAT}", MAX_HEADER_BYTES)
+    start = PREFIX_BYTES + read_prefix(body, MAGIC, VERSION, _WHAT, "a saved evaluation")
+    content = parse_json(body[PREFIX_BYTES:start], f"the header of {_WHAT}", MAX_HEADER_BYTES)
     record = Record.of(content, (), _complain, _FIELDS)
     if (record.text("program"), record.text("key_id")) != (identity, key_id):
         raise IntegrityError(f"{_WHAT} is of another program or key; start the evaluation anew.")

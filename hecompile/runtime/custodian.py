@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tenseal.sealapi as seal
+from numpy.typing import NDArray
 
 from hecompile.errors import InputError, IntegrityError
 from hecompile.ir.constants import Array
@@ -32,6 +33,15 @@ class Decrypted:
 
     raw: dict[str, Array]
     outputs: dict[str, Processed]
+
+
+def join_groups(parts: Sequence[Decrypted]) -> Decrypted:
+    """The samples of several envelopes of one run, in order."""
+    return Decrypted(_joined([p.raw for p in parts]), _joined([p.outputs for p in parts]))
+
+
+def _joined(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class Custodian:

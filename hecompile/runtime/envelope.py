@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from hecompile.access.records import Place, Record, canonical_json, parse_json
 from hecompile.errors import HecompileError, IntegrityError
 from hecompile.files import sha256_bytes
 from hecompile.numeric.parameters import Parameters
+from hecompile.runtime.framing import PREFIX_BYTES, pack_prefix, read_prefix
 from hecompile.runtime.keycard import bundle_name, short
 from hecompile.runtime.serial import ciphertext_limit
 from hecompile.runtime.spec import UNBOUND, CipherSpec
@@ -29,7 +29,6 @@ from hecompile.runtime.spec import UNBOUND, CipherSpec
 MAGIC: Final = b"HECE"
 VERSION: Final = 1
 MAX_HEADER_BYTES: Final = 4 << 20
-_PREFIX: Final = struct.Struct("<4sHI")
 _FIELDS: Final = (
     "kind",
     "program",
@@ -131,7 +130,7 @@ def seal_envelope(
             "ciphertexts": items,
         }
     )
-    return b"".join((_PREFIX.pack(MAGIC, VERSION, len(text)), text, *ciphertexts))
+    return b"".join((pack_prefix(MAGIC, VERSION, len(text)), text, *ciphertexts))
 
 
 def read_header(data: bytes, what: str = "the envelope") -> Header:
@@ -196,27 +195,20 @@ def open_envelope(
 def envelope_limit(parameters: Parameters, contract: Sequence[CipherSpec]) -> int:
     """Most bytes that an envelope with these ciphertexts may have."""
     blobs = sum(ciphertext_limit(parameters, c.level) for c in contract)
-    return _PREFIX.size + MAX_HEADER_BYTES + blobs
+    return PREFIX_BYTES + MAX_HEADER_BYTES + blobs
 
 
 def _record(data: bytes, what: str) -> tuple[Record, int]:
     """The header's fields, and where the ciphertexts start."""
-    if len(data) < _PREFIX.size or not data.startswith(MAGIC):
-        raise IntegrityError(f"{what} is not an envelope made by hecompile; name another file.")
-    _, version, length = _PREFIX.unpack_from(data)
-    if version != VERSION:
-        raise IntegrityError(
-            f"{what} has format version {version}, this hecompile reads {VERSION}; use the same"
-            " hecompile everywhere."
-        )
-    start = _PREFIX.size + length
+    length = read_prefix(data, MAGIC, VERSION, what, "an envelope")
+    start = PREFIX_BYTES + length
     if length > MAX_HEADER_BYTES or start > len(data):
         raise IntegrityError(f"{what} is cut off or damaged in its header; get a fresh copy.")
 
     def complain(_place: Place, message: str) -> HecompileError:
         return IntegrityError(f"{what}: {message}; get a fresh copy.")
 
-    content = parse_json(data[_PREFIX.size : start], f"the header of {what}", MAX_HEADER_BYTES)
+    content = parse_json(data[PREFIX_BYTES:start], f"the header of {what}", MAX_HEADER_BYTES)
     return Record.of(content, (), complain, _FIELDS), start
 
 

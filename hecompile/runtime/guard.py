@@ -113,6 +113,19 @@ class PolicyGuard:
         """Names of the program's outputs, from the manifest."""
         return tuple(port.name for port in self.manifest.io.outputs)
 
+    def chosen(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The outputs of these names; all where none is named.
+
+        Raises:
+            UsageError: The program has no such output.
+        """
+        for name in names:
+            if name not in self.outputs:
+                raise UsageError(
+                    f"the program has no output '{name}'; its outputs are {', '.join(self.outputs)}"
+                )
+        return tuple(name for name in self.outputs if not names or name in names)
+
     def encrypt(self, labels: Sequence[str]) -> None:
         """Before samples of these inputs are looked at."""
         self._enter(encryptions(labels))
@@ -159,7 +172,7 @@ class PolicyGuard:
         """Before all parties are played in one go: every step of each is asked for.
 
         Args:
-            only: Outputs to decrypt; none for all that the user may decrypt.
+            only: Outputs to decrypt, all of which must be granted; none for those that are.
             key_holder: Who holds the key and refreshes; None for this guard's user if allowed,
                 else the first user who is.
             evaluator: Who evaluates, found likewise.
@@ -168,7 +181,7 @@ class PolicyGuard:
             The outputs to decrypt.
         """
         wants = encryptions(self.inputs)
-        user, labels = self._decrypting(wants, only or self.outputs, not only)
+        user, labels = self._decrypting(wants, self.chosen(only), not only)
         holding = HOLDING + (REFRESHING if self.manifest.refresh.count else ())
         self._play(key_holder, holding, user)
         self._play(evaluator, EVALUATION, user)
@@ -190,7 +203,11 @@ class PolicyGuard:
         user = self._acting(wants, asked) if some else self._acting((*wants, *asked))
         if some:
             # Where none is granted, the gate is to say so and to log it.
-            asked = self._granted(user, asked) or asked[:1]
+            granted = self._granted(user, asked)
+            if granted and len(granted) < len(asked):
+                left = [want[1].name for want in asked if want not in granted]
+                self._tell(f"'{user}' may not decrypt {', '.join(left)}: left out")
+            asked = granted or asked[:1]
         for want in (*wants, *asked):
             self._gate.require(user, *want)
         return user, tuple(obj.name for _, obj in asked)

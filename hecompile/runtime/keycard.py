@@ -81,9 +81,7 @@ class KeyCard:
     ) -> KeyCard:
         """Make the card of keys that this process made."""
         version = library_versions().seal
-        return cls(
-            role, key_id, program, manifest, parameters, galois_steps, dict(files), version
-        )
+        return cls(role, key_id, program, manifest, parameters, galois_steps, dict(files), version)
 
     def to_json(self) -> bytes:
         """Write the card; `card_from_json` gives an equal one back."""
@@ -197,7 +195,7 @@ class KeySource:
 
 
 def open_folder(
-    folder: str | Path, role: Role, parameters: Parameters, program: str | None, manifest: str
+    folder: str | Path, role: Role, parameters: Parameters, program: str, manifest: str
 ) -> KeySource:
     """Find a role's folder, itself or inside `folder`, and check what its key.json says.
 
@@ -215,8 +213,7 @@ def open_folder(
             f"{place} holds the {card.role.value} key, not the {role.value} key; name the folder"
             " that holds it."
         )
-    if program is not None:
-        check_key(card, program, manifest, parameters, f"the keys in {place}")
+    check_key(card, program, manifest, parameters, f"the keys in {place}")
     return KeySource(card, str(place), lambda name: _read_checked(place, name, card))
 
 

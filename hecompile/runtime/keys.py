@@ -176,7 +176,7 @@ def write_keys(
 def load_secret_key(
     folder: str | Path,
     parameters: Parameters,
-    program: str | None = None,
+    program: str,
     manifest: str = UNBOUND,
 ) -> SecretKey:
     """Load the custodian's key; arguments and errors are those of `load_evaluation_keys`."""
@@ -186,7 +186,7 @@ def load_secret_key(
 def load_public_key(
     folder: str | Path,
     parameters: Parameters,
-    program: str | None = None,
+    program: str,
     manifest: str = UNBOUND,
 ) -> PublicKey:
     """Load the client's key; arguments and errors are those of `load_evaluation_keys`."""
@@ -196,7 +196,7 @@ def load_public_key(
 def load_evaluation_keys(
     folder: str | Path,
     parameters: Parameters,
-    program: str | None = None,
+    program: str,
     galois_steps: Iterable[int] | None = None,
     progress: Progress = no_progress,
     manifest: str = UNBOUND,
@@ -206,7 +206,7 @@ def load_evaluation_keys(
     Args:
         folder: Where the keys are.
         parameters: The parameters they must be for.
-        program: The program they must be for; None takes any, of any bundle.
+        program: Identity of the program they must be for.
         galois_steps: The rotations needed; None loads what is there.
         progress: Called for each key read.
         manifest: Digest of the manifest of the bundle they must be for.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 
 from hecompile.access.audit import AuditLog
-from hecompile.access.decide import Gate, PolicyIndex
 from hecompile.access.manifest import Manifest
-from hecompile.access.policy import PROGRAM, Action
 from hecompile.access.signing import PublicKey, TrustStore
 from hecompile.bundle.store import BundleFiles, open_bundle_files
 from hecompile.errors import IntegrityError
@@ -29,7 +28,7 @@ from hecompile.runtime.keys import (
     write_keys,
 )
 from hecompile.runtime.program_files import load_program
-from hecompile.runtime.run import Guards, RunResult, Server, run_parties
+from hecompile.runtime.run import RunResult, Server, run_parties
 from hecompile.runtime.spec import ClientSpec, program_id
 from hecompile.runtime.spec_json import spec_from_json
 
@@ -58,14 +57,13 @@ class Bundle:
         self.manifest: Manifest = files.manifest
         self.user = user
         self._files = files
-        index = PolicyIndex(files.manifest.policy)
-        gate = Gate(index, audit if audit is not None else AuditLog(), files.manifest.digest)
-        self._guard = PolicyGuard(gate, index, user)
+        log = audit if audit is not None else AuditLog()
+        self._guard = PolicyGuard(files.manifest, log, user)
 
     @cached_property
     def spec(self) -> ClientSpec:
         """What client and custodian know of the program."""
-        return spec_from_json(self._files.read(SPEC_FILE))
+        return read_spec(self._files)
 
     @cached_property
     def program(self) -> Program:
@@ -74,14 +72,7 @@ class Bundle:
         Raises:
             IntegrityError: It is not the one that the client's specification is for.
         """
-        server = self._server()
-        program = load_program(server.program, server.constants, f"{self.path}/{PROGRAM_FILE}")
-        if program_id(program) != self.spec.program:
-            raise IntegrityError(
-                f"bundle {self.path}: client and server parts are of different programs; compile"
-                " again."
-            )
-        return program
+        return read_program(self._files, self.spec)
 
     def keygen(self, folder: str | Path, progress: Progress = no_progress) -> str:
         """Make keys for this bundle in a new folder and return their identifier.
@@ -91,9 +82,9 @@ class Bundle:
             InputError: The folder exists or cannot be written.
         """
         self._guard.hold()
-        program = self.program
-        spec = self.spec
-        return write_keys(folder, spec.parameters, galois_steps(program), spec.program, progress)
+        program, spec = self.program, self.spec
+        steps = galois_steps(program)
+        return write_keys(folder, spec.parameters, steps, spec.program, progress, spec.manifest)
 
     def client(self, keys: str | Path) -> Client:
         """The client, with the public key from `keys`.
@@ -102,9 +93,10 @@ class Bundle:
             AccessDeniedError: The user may not encrypt.
             HecompileError: The key is missing or not this bundle's.
         """
+        self._guard.encrypt(self._guard.inputs)
         spec = self.spec
-        self._guard.encrypt([entry.label for entry in spec.inputs])
-        return Client(spec, load_public_key(keys, spec.parameters, spec.program), self._guard)
+        key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
+        return Client(spec, key, self._guard)
 
     def evaluator(
         self,
@@ -122,28 +114,36 @@ class Bundle:
         self._guard.evaluate()
         program, spec = self.program, self.spec
         loaded = load_evaluation_keys(
-            keys, spec.parameters, spec.program, galois_steps(program), progress
+            keys, spec.parameters, spec.program, galois_steps(program), progress, spec.manifest
         )
         return Evaluator(
-            program, loaded, memory_limit=memory_limit, progress=progress, guard=self._guard
+            program,
+            loaded,
+            memory_limit=memory_limit,
+            progress=progress,
+            guard=self._guard,
+            manifest=spec.manifest,
         )
 
     def custodian(self, keys: str | Path) -> Custodian:
-        """The custodian, with the secret key from `keys`; the policy is asked at each use.
+        """The custodian, with the secret key from `keys`; the policy is asked at each use too.
 
         Raises:
             AccessDeniedError: The user may neither refresh nor decrypt.
+            UsageError: No user was named, and several may.
             HecompileError: The key is missing or not this bundle's.
         """
+        guard = self._guard.act_for()
         spec = self.spec
-        self._guard.act_for([entry.label for entry in spec.outputs])
-        return Custodian(spec, load_secret_key(keys, spec.parameters, spec.program), self._guard)
+        key = load_secret_key(keys, spec.parameters, spec.program, spec.manifest)
+        return Custodian(spec, key, guard)
 
     def run(
         self,
         inputs: Mapping[str, ArrayLike],
         *,
         keys: str | Path | None = None,
+        only: Sequence[str] = (),
         memory_limit: int | None = None,
         timeout: float | None = None,
         progress: Progress = no_progress,
@@ -151,33 +151,60 @@ class Bundle:
     ) -> RunResult:
         """Play all parties on some samples, the evaluator in a process of its own.
 
-        The user must be allowed to encrypt and to decrypt; evaluation and refresh are played by
-        the user or else by the first one whom the policy allows them.
+        The user must be allowed to encrypt and to decrypt at least one output; the key is held,
+        and the program evaluated, by the user or else by the first one whom the policy allows it.
+
+        Args:
+            inputs: As `Client.encrypt` takes them.
+            keys: Folder of keys; None for fresh ones, whose secret part never reaches the disk.
+            only: Outputs to decrypt; none for all that the policy grants the user.
+            memory_limit: Most bytes of the evaluator's encoded weights.
+            timeout: Seconds that loading, or the evaluation of one group, may take.
+            progress: Told what is going on.
+            warn: Told of values outside the calibrated range.
 
         Raises:
             AccessDeniedError: The policy does not grant a step.
             HecompileError: Bad input, keys of another bundle, or the evaluator failed.
         """
-        guards = Guards(
-            client=self._guard,
-            evaluator=self._guard.as_anyone(Action.EVALUATE, PROGRAM),
-            custodian=self._guard,
-            refresher=self._guard.as_anyone(Action.REFRESH, PROGRAM),
-        )
+        granted = self._guard.run(only)
         return run_parties(
-            self._server(),
+            read_server(self._files),
             self.spec,
             inputs,
             keys=keys,
-            guards=guards,
+            only=granted,
             memory_limit=memory_limit,
             timeout=timeout,
             progress=progress,
             warn=warn,
         )
 
-    def _server(self) -> Server:
-        return Server(self._files.read(PROGRAM_FILE), self._files.read(CONSTANTS_FILE))
+
+def read_spec(files: BundleFiles) -> ClientSpec:
+    """What client and key holder need of a bundle, bound to its manifest."""
+    return replace(spec_from_json(files.read(SPEC_FILE)), manifest=files.manifest.digest)
+
+
+def read_server(files: BundleFiles) -> Server:
+    """The evaluator's files, as they are handed to its process."""
+    return Server(files.read(PROGRAM_FILE), files.read(CONSTANTS_FILE))
+
+
+def read_program(files: BundleFiles, spec: ClientSpec) -> Program:
+    """The encrypted program of a bundle.
+
+    Raises:
+        IntegrityError: It is not the one that the client's specification is for.
+    """
+    server = read_server(files)
+    program = load_program(server.program, server.constants, f"{files.path}/{PROGRAM_FILE}")
+    if program_id(program) != spec.program:
+        raise IntegrityError(
+            f"bundle {files.path}: client and server parts are of different programs; compile"
+            " again."
+        )
+    return program
 
 
 def open_bundle(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from hecompile.ir.constants import Array
 from hecompile.runtime.client import Client, RangeWarning, Warn, no_warning
-from hecompile.runtime.custodian import Custodian
+from hecompile.runtime.custodian import Custodian, join_groups
 from hecompile.runtime.evaluator import galois_steps
-from hecompile.runtime.guard import Guard
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import (
     Progress,
@@ -35,16 +33,6 @@ from hecompile.runtime.spec import ClientSpec
 from hecompile.runtime.usage import Phase, Stopwatch, peak_memory_bytes
 
 PHASES = ("keygen", "load", "encrypt", "evaluate", "refresh", "decrypt")
-
-
-@dataclass(frozen=True)
-class Guards:
-    """Who plays each party."""
-
-    client: Guard
-    evaluator: Guard
-    custodian: Guard
-    refresher: Guard
 
 
 @dataclass(frozen=True)
@@ -93,7 +81,7 @@ def run_parties(
     inputs: Mapping[str, ArrayLike],
     *,
     keys: str | Path | None = None,
-    guards: Guards | None = None,
+    only: Sequence[str] | None = None,
     memory_limit: int | None = None,
     timeout: float | None = None,
     progress: Progress = no_progress,
@@ -101,23 +89,22 @@ def run_parties(
 ) -> RunResult:
     """Encrypt samples, evaluate them in another process, decrypt the results.
 
+    No policy is asked here: ask it before the arguments are read, as `PolicyGuard.run` does.
+
     Args:
         server: The evaluator's files.
         spec: Of the same program.
         inputs: As `Client.encrypt` takes them.
         keys: Folder of keys; None for fresh ones, whose secret part never reaches the disk.
-        guards: Who plays each party; all are asked before anything else happens.
+        only: Outputs to decrypt; None for all.
         memory_limit: Most bytes of the evaluator's encoded weights.
         timeout: Seconds that loading, or the evaluation of one group, may take.
         progress: Told what is going on.
         warn: Told of values outside the calibrated range.
 
     Raises:
-        AccessDeniedError: The policy does not grant a step.
-        HecompileError: Bad input, keys of another program, or the evaluator failed.
+        HecompileError: Bad input, keys of another bundle, or the evaluator failed.
     """
-    if guards is not None:
-        _ask(guards, spec)
     watch = Stopwatch()
     warnings: list[RangeWarning] = []
 
@@ -131,11 +118,6 @@ def run_parties(
         custodian = Custodian(spec, secret)
         with watch.measure("encrypt"):
             envelopes = Client(spec, public).encrypt(inputs, heard)
-
-        def answer(request: bytes) -> bytes:
-            with watch.measure("refresh"):
-                return custodian.refresh(request)
-
         process = EvaluatorProcess(
             server.program,
             server.constants,
@@ -145,19 +127,14 @@ def run_parties(
             timeout=timeout,
             progress=progress,
         )
-        results = []
-        with process:
-            for done, envelope in enumerate(envelopes, start=1):
-                results.append(process.evaluate(envelope, answer))
-                progress("groups of samples", done, len(envelopes))
+        results = _evaluate(process, envelopes, custodian, watch, progress)
     with watch.measure("decrypt"):
-        decrypted = [custodian.decrypt(result) for result in results]
+        decrypted = join_groups([custodian.decrypt(result, only) for result in results])
     for name, phase in process.phases.items():
         watch.add(name, phase)
-    labels = [entry.label for entry in spec.outputs]
     return RunResult(
-        {label: np.concatenate([d.raw[label] for d in decrypted]) for label in labels},
-        {label: np.concatenate([d.outputs[label] for d in decrypted]) for label in labels},
+        decrypted.raw,
+        decrypted.outputs,
         {name: watch.phases.get(name, Phase()) for name in PHASES},
         process.peak_memory_bytes,
         peak_memory_bytes(),
@@ -170,12 +147,25 @@ def run_parties(
     )
 
 
-def _ask(guards: Guards, spec: ClientSpec) -> None:
-    guards.client.encrypt([entry.label for entry in spec.inputs])
-    guards.evaluator.evaluate()
-    if spec.refreshes:
-        guards.refresher.refresh()
-    guards.custodian.decrypt([entry.label for entry in spec.outputs])
+def _evaluate(
+    process: EvaluatorProcess,
+    envelopes: Sequence[bytes],
+    custodian: Custodian,
+    watch: Stopwatch,
+    progress: Progress,
+) -> list[bytes]:
+    """Have every envelope evaluated in the process, refreshed by the custodian here."""
+
+    def answer(request: bytes) -> bytes:
+        with watch.measure("refresh"):
+            return custodian.refresh(request)
+
+    results = []
+    with process:
+        for done, envelope in enumerate(envelopes, start=1):
+            results.append(process.evaluate(envelope, answer))
+            progress("groups of samples", done, len(envelopes))
+    return results
 
 
 def _keys(
@@ -183,10 +173,10 @@ def _keys(
 ) -> tuple[Path, SecretKey, PublicKey]:
     """The folder of the evaluation keys, the secret key and the public key."""
     if keys is not None:
-        secret = load_secret_key(keys, spec.parameters, spec.program)
-        public = load_public_key(keys, spec.parameters, spec.program)
+        secret = load_secret_key(keys, spec.parameters, spec.program, spec.manifest)
+        public = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
         return Path(keys) / Role.EVALUATION.value, secret, public
     steps = galois_steps(load_program(server.program, server.constants))
-    ring = generate_keys(spec.parameters, steps, spec.program, progress, spill=scratch)
+    ring = generate_keys(spec.parameters, steps, spec.program, progress, scratch, spec.manifest)
     folder = scratch / Role.EVALUATION.value
     return folder, secret_key(ring.source(Role.SECRET)), public_key(ring.source(Role.PUBLIC))

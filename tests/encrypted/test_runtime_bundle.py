@@ -18,7 +18,6 @@ from hecompile.access.manifest import (
     Port,
     RefreshInfo,
     Versions,
-    utc_now,
 )
 from hecompile.access.policy import (
     PROGRAM,
@@ -72,7 +71,8 @@ def write(folder: Path, policy: Policy, program: Program, spec: ClientSpec) -> S
     buffer = io.BytesIO()
     np.savez_compressed(buffer, unused=np.zeros(1))
     manifest = Manifest(
-        created=utc_now(),
+        # Bundles of one policy have one digest, so that keys fit all of them.
+        created="2025-01-31T12:00:00Z",
         program=program.name,
         parameters=spec.parameters.to_json(),
         io=IoContract(ports(spec, spec.inputs), ports(spec, spec.outputs)),
@@ -183,9 +183,10 @@ def test_run_as_one_user_lets_others_play_their_parties(clinic: Clinic) -> None:
     assert np.abs(result.raw_outputs["y"] - (X**8 + X**2)).max() < 1e-7
     assert clinic.decisions() == [
         ("cyd", "encrypt", "allow"),
-        ("server", "evaluate", "allow"),
-        ("safe", "refresh", "allow"),
         ("cyd", "decrypt", "allow"),
+        ("safe", "hold", "allow"),
+        ("safe", "refresh", "allow"),
+        ("server", "evaluate", "allow"),
     ]
 
 
@@ -197,6 +198,63 @@ def test_without_a_user_the_only_one_is_taken(clinic: Clinic, keys: Path, tmp_pa
     alone = make(tmp_path / "alone", single_owner_policy(["x"], ["y"]))
     assert np.abs(alone.open().run({"x": X}).raw_outputs["y"] - (X**8 + X**2)).max() < 1e-7
     assert {user for user, _, _ in alone.decisions()} == {"owner", "cloud"}
+
+
+def test_every_key_is_asked_for_and_logged(clinic: Clinic, keys: Path) -> None:
+    """Nobody is named and several may use the secret key: it is not read."""
+    with pytest.raises(UsageError, match=r"--as USER .* who may decrypt output:y here: bea, cyd, safe"):
+        clinic.open().custodian(keys)
+    assert clinic.decisions() == []
+    clinic.open("cyd").custodian(keys)
+    clinic.open("safe").custodian(keys)
+    assert clinic.decisions() == [("cyd", "decrypt", "allow"), ("safe", "refresh", "allow")]
+
+
+@pytest.mark.parametrize("user", ["mallory", "safe"])
+def test_denial_comes_before_the_program_is_read(
+    clinic: Clinic, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_files: object, name: str) -> bytes:
+        raise AssertionError(f"{name} was read")
+
+    bundle = clinic.open(user)
+    monkeypatch.setattr("hecompile.bundle.store.BundleFiles.read", read)
+    attempts: list[Callable[[], object]] = [
+        lambda: bundle.client("keys"),
+        lambda: bundle.evaluator("keys"),
+        lambda: bundle.run({"x": X}),
+    ]
+    if user == "mallory":
+        attempts += [lambda: bundle.custodian("keys"), lambda: bundle.keygen("keys")]
+    for attempt in attempts:
+        with pytest.raises(AccessDeniedError):
+            attempt()
+    assert {decision for *_, decision in clinic.decisions()} == {"deny"}
+
+
+def test_keys_and_ciphertexts_of_the_same_program_under_another_policy_are_refused(
+    tmp_path: Path, clinic: Clinic, keys: Path
+) -> None:
+    """The policy is in the manifest, and keys and envelopes are bound to that."""
+    users = (*CLINIC.users, User("eve", ("doctor",)))
+    other = make(tmp_path / "other", replace(CLINIC, users=users))
+    assert other.open().spec.program == clinic.open().spec.program
+    parties: list[Callable[[Path], object]] = [
+        other.open("ann").client,
+        other.open("server").evaluator,
+        other.open("eve").custodian,
+    ]
+    for party in parties:
+        with pytest.raises(IntegrityError, match=r"are for the bundle of manifest \w{12}\.\.\., not") as e:
+            party(keys)
+        assert e.value.exit_code == 4
+    with pytest.raises(IntegrityError, match="are for the bundle of manifest"):
+        other.open("eve").run({"x": X}, keys=keys)
+    other.open("safe").keygen(tmp_path / "keys")
+    envelope = clinic.open("ann").client(keys).encrypt({"x": X})[0]
+    evaluator = other.open("server").evaluator(tmp_path / "keys")
+    with pytest.raises(IntegrityError, match=r"the encrypted input is for the bundle of manifest"):
+        evaluator.start(envelope)
 
 
 def test_if_the_decision_cannot_be_logged_it_is_no(clinic: Clinic, keys: Path) -> None:

@@ -92,5 +92,5 @@ def test_errors_of_preprocessing_name_the_input() -> None:
 
 
 def test_a_key_of_another_program_is_refused(key: PublicKey) -> None:
-    with pytest.raises(IntegrityError, match="the key is for program"):
+    with pytest.raises(IntegrityError, match="the public keys are for program"):
         Client(replace(SPEC, program="0" * 64), key)

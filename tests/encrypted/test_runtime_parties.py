@@ -163,7 +163,7 @@ def test_order_of_calls_is_enforced(power: Parties) -> None:
         evaluation.advance()
 
 
-def test_a_round_is_answered_once_and_only_for_its_own_evaluation(power: Parties) -> None:
+def test_a_round_is_answered_for_its_own_evaluation_only(power: Parties) -> None:
     first, second = (
         power.evaluator.start(power.client.encrypt({"x": np.ones((1, 4))})[0]) for _ in range(2)
     )
@@ -171,8 +171,6 @@ def test_a_round_is_answered_once_and_only_for_its_own_evaluation(power: Parties
     assert one is not None
     assert two is not None
     answer = power.custodian.refresh(one)
-    with pytest.raises(IntegrityError, match="answered before"):
-        power.custodian.refresh(one)
     with pytest.raises(IntegrityError, match="belongs to another evaluation"):
         second.accept(answer)
     first.accept(answer)

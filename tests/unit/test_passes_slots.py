@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 
 from hecompile.errors import CompileError, PassError
-from hecompile.interpret.slots import run_program_slots
+from hecompile.interpret.noisy import run_program_noisy
+from hecompile.interpret.slots import run_program_slots, trace_slots
 from hecompile.ir import he_ops as he
 from hecompile.ir import movement_ops as move
 from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.constants import SparseMap
 from hecompile.ir.program import Builder, Program
+from hecompile.levels import program_depth
 from hecompile.numeric.parameters import Parameters
 from hecompile.passbase import Context
 from hecompile.passes.assign_scales import AssignScales
 from hecompile.passes.choose_parameters import ChooseParameters
-from hecompile.passes.insert_refresh import InsertRefresh, program_depth
+from hecompile.passes.insert_refresh import InsertRefresh
 from hecompile.passes.lower_to_slots import LowerToSlots
 from hecompile.pipeline import Pipeline, parse_pipeline
 from hecompile.precision import missing_headroom, predict_noise
@@ -132,7 +134,8 @@ def test_choosing_meets_the_target_with_the_least_modulus(
         finished = parse_pipeline(FINISH.replace("mask_bits=20", "mask_bits=30")).run(
             chosen, context
         )
-        assert max(n.bound for n in predict_noise(finished)) <= target
+        seen = trace_slots(finished, context.calibration or {})
+        assert max(n.bound for n in predict_noise(finished, seen)) <= target
         assert chosen.parameters is not None
         bits.append(chosen.parameters.scale_bits)
     assert bits == sorted(bits)
@@ -161,3 +164,36 @@ def test_a_map_of_zeros_gives_its_bias() -> None:
     lowered = Pipeline((LowerToSlots(slots=8),)).run(build.finish(), Context())
     outputs = run_program_slots(lowered, {"x": np.ones((3, 1, 4))})
     np.testing.assert_array_equal(outputs["y"], np.tile([[1.0, -2.0]], (3, 1, 1)))
+
+
+def test_noise_in_the_few_slots_that_live_is_not_averaged_away() -> None:
+    """Of 256 features 16 are large, and every weight that is not zero meets one of them."""
+    rng = np.random.default_rng(3)
+    size, live = 256, 16
+    build = Builder(name="live")
+    value = build.emit(tensor.Input(label="x", dims=(1, size)), "x")
+    for _ in range(3):
+        matrix = np.zeros((size, size))
+        matrix[:live, :live] = np.sign(rng.standard_normal((live, live))) / np.sqrt(live)
+        maps = (build.constant(SparseMap.from_dense(matrix).to_array(), "map"),)
+        bias = build.constant(np.zeros(size), "bias")
+        value = build.emit(move.Affine(xs=(value,), maps=maps, bias=bias, dims=(1, size)))
+        value = build.emit(tensor.Mul(x=value, y=value))
+    build.keep(tensor.Output(x=value, label="y"))
+
+    def samples(count: int, seed: int) -> dict[str, np.ndarray]:
+        draw = np.random.default_rng(seed)
+        x = np.full((count, 1, size), 1e-3)
+        x[..., :live] = draw.uniform(0.9, 1.1, (count, 1, live)) * draw.choice([-1, 1], live)
+        return {"x": x}
+
+    context = Context(samples(40, 0))
+    planned = parse_pipeline(PLAN.replace("slots=64", "slots=4096")).run(build.finish(), context)
+    chosen = planned.replace(parameters=Parameters(16384, (40, *[26] * 6, 50), 26))
+    finished = parse_pipeline(FINISH).run(chosen, context)
+    seen = trace_slots(finished, context.calibration or {})
+    (predicted,) = predict_noise(finished, seen)
+    unseen = samples(8, 1)
+    noise = run_program_noisy(finished, unseen)["y"] - run_program_slots(finished, unseen)["y"]
+    assert np.abs(noise).max() <= predicted.bound
+    assert predicted.bound <= 100 * np.abs(noise).max()

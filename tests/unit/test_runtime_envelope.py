@@ -23,7 +23,7 @@ from hecompile.runtime.spec import CipherSpec
 
 PARAMETERS = Parameters(4096, (36, 30, 40), 30)
 CONTRACT = (CipherSpec("a", 8, 1, 2.0**30), CipherSpec("b", 8, 0, 2.0**30))
-HEADER = Header(Kind.INPUT, "f" * 64, "0" * 64, new_session(), 3)
+HEADER = Header(Kind.INPUT, "f" * 64, "0" * 64, new_session(), 3, manifest="3" * 64)
 BLOBS = (os.urandom(500), os.urandom(300))
 
 
@@ -72,6 +72,11 @@ def test_two_envelopes_of_one_content_differ() -> None:
         ({"session": new_session()}, "belongs to another evaluation"),
         ({"samples": 2}, "states 3 samples, where the program packs 2"),
         ({"round": 1}, "refresh round 0, where 1 is needed"),
+        (
+            {"manifest": "2" * 64},
+            "is for the bundle of manifest 333333333333..., not the bundle of manifest 222222222222...",
+        ),
+        ({"manifest": ""}, "not a program without a bundle"),
     ],
 )
 def test_another_envelope_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -121,6 +126,9 @@ def test_bytes_at_the_end_are_refused() -> None:
         ({"ciphertexts__1__sha256": "0" * 64}, "b does not match its SHA-256"),
         ({"samples": 0}, "samples must be"),
         ({"kind": "gift"}, "kind must be one of"),
+        ({"session": "../x"}, "session must be 32 hexadecimal digits"),
+        ({"session": "A" * 32}, "session must be 32 hexadecimal digits"),
+        ({"session": ""}, "session must be 32 hexadecimal digits"),
         ({"extra": 1}, "unknown key 'extra'"),
     ],
 )

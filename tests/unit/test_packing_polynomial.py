@@ -14,7 +14,7 @@ from hecompile.ir.graph import multiplicative_depth
 from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.verifier import verify
-from hecompile.passes.slot_polynomial import evaluate_polynomial
+from hecompile.packing.polynomial import evaluate_polynomial
 
 SLOTS = 8
 POINTS = np.random.default_rng(0).uniform(-1, 1, (50, SLOTS))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,42 +13,14 @@ from hecompile.ir.constants import Array, SparseMap
 from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder
 from hecompile.ir.types import GARBAGE, ZERO, Layout
-from hecompile.passes.slot_polynomial import evaluate_polynomial
+from hecompile.packing.diagonals import Diagonals
+from hecompile.packing.parts import Packed, Part
+from hecompile.packing.polynomial import evaluate_polynomial
 
 
 def power_of_two(n: int) -> int:
     """Smallest power of two that is `n` or more."""
     return 1 << max(n - 1, 0).bit_length()
-
-
-@dataclass(frozen=True)
-class Part:
-    """A ciphertext and the elements of one tensor in it (views share a ciphertext)."""
-
-    value: Value
-    layout: Layout
-
-    @property
-    def period(self) -> int:
-        """Slots after which the ciphertext repeats."""
-        return he.cipher_type(self.value).period
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A flattened tensor in ciphertexts, in order of the elements they hold."""
-
-    parts: tuple[Part, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return sum(part.layout.count for part in self.parts)
-
-    @property
-    def partition(self) -> tuple[tuple[int, int], ...]:
-        """First element and count of each part."""
-        return tuple((part.layout.first, part.layout.count) for part in self.parts)
 
 
 class Packer:
@@ -231,53 +202,3 @@ def _joint(kind: type[he.Binary], a: Part, b: Part) -> Layout:
     needed = 1 if kind is he.Mul else 2
     rest = ZERO if len(zeros) >= needed else GARBAGE
     return dataclasses.replace(longer.layout, rest=rest)
-
-
-class Diagonals:
-    """The generalised diagonals of linear maps onto one ciphertext of the result.
-
-    In units of elements, with p the period of an operand, q that of the result and
-    D = min(p, q): entry (row, column) lies on the diagonal of rotation d < D, at slot i < max(p, q)
-    with i = row (mod q) and column = i + d (mod p). Products with p > q are folded down to q.
-
-    Attributes:
-        period: slots of the result's period.
-        groups: by product length (slots): weights by (operand, rotation in slots).
-    """
-
-    def __init__(self, layout: Layout, period: int) -> None:
-        """Start without a map, for the elements in `layout`."""
-        self._layout = layout
-        self.period = period
-        self.groups: dict[int, dict[tuple[Value, int], Array]] = {}
-
-    def add(self, part: Part, linear: SparseMap) -> None:
-        """Add a map's entries from one operand's ciphertext."""
-        out, held, stride = self._layout, part.layout, self._layout.stride
-        inside = (linear.rows >= out.first) & (linear.rows < out.first + out.count)
-        inside &= (linear.columns >= held.first) & (linear.columns < held.first + held.count)
-        inside &= linear.values != 0
-        if not inside.any():
-            return
-        rows = linear.rows[inside] - out.first
-        columns = linear.columns[inside] - held.first + held.offset // stride
-        values = linear.values[inside]
-        p, q = part.period // stride, self.period // stride
-        distance = (columns - rows) % p
-        rotation = distance % q if q <= p else distance
-        slot = rows + q * (distance // q) if q <= p else rows
-        length = max(p, q) * stride
-        terms = self.groups.setdefault(length, {})
-        order = np.argsort(rotation, kind="stable")
-        steps, starts = np.unique(rotation[order], return_index=True)
-        for d, on in zip(steps, np.split(order, starts[1:]), strict=True):
-            diagonal = np.zeros(max(p, q))
-            np.add.at(diagonal, slot[on], values[on])
-            key = (part.value, int(d) * stride)
-            repeated = np.repeat(diagonal, stride)
-            terms[key] = terms[key] + repeated if key in terms else repeated
-
-    def add_zero(self, part: Part) -> None:
-        """Add a map of zeros from one operand's ciphertext."""
-        length = max(part.period, self.period)
-        self.groups[length] = {(part.value, 0): np.zeros(length)}

@@ -1,0 +1,1 @@
+"""Packing: tensors into slot vectors, linear maps into diagonals, polynomials into products."""
