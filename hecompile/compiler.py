@@ -262,6 +262,8 @@ def _report(
     if program.parameters is None:
         raise CompileError(f"program '{program.name}' was left without parameters")
     seen = trace_slots(program, samples.everything)
+    outputs = run_tensor(original, samples.everything)
+    magnitude = max(float(np.abs(y).max()) for y in outputs.values())
     report = Report(
         program=program.name,
         parameters=program.parameters,
@@ -277,6 +279,12 @@ def _report(
         fits=fit_reports(polynomial, outside),
         calibration_samples=samples.count,
     )
+    if report.approximation_error > magnitude:
+        raise CompileError(
+            f"program '{program.name}': its polynomials change the outputs by up to "
+            f"{report.approximation_error:.3g}, more than the outputs' own {magnitude:.3g}; ask "
+            "for a --precision, which raises degrees, or retrain with polynomial activations"
+        )
     promised = precision is not None and options.degree is None
     if promised and precision is not None and report.predicted_error > precision:
         raise CompileError(

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 from hecompile.errors import UsageError
 from hecompile.estimate import Estimate
-from hecompile.numeric.fit import METHODS
+from hecompile.numeric.fit import MAX_DEGREE, METHODS
 from hecompile.numeric.security import MAX_MODULUS_BITS
+
+MOST_SAMPLES = max(MAX_MODULUS_BITS) // 2
+"""Samples that one evaluation can hold at most."""
 
 REFRESH_MODES = ("auto", "never", "client")
 
@@ -48,12 +51,16 @@ class CompileOptions:
         """
         if self.batch < 1:
             raise UsageError(f"--batch is 1 or more, not {self.batch}")
+        if self.batch > MOST_SAMPLES:
+            raise UsageError(f"--batch is {MOST_SAMPLES} at most, one sample a slot")
+        if self.degree is not None and not 1 <= self.degree <= MAX_DEGREE:
+            raise UsageError(f"--degree is between 1 and {MAX_DEGREE}, not {self.degree}")
         if self.refresh not in REFRESH_MODES:
             raise UsageError(f"--refresh is {', '.join(REFRESH_MODES)}, not '{self.refresh}'")
         if not 0 <= self.mask_bits <= 48:
             raise UsageError(f"--mask-bits is between 0 and 48, not {self.mask_bits}")
         if self.method not in METHODS:
-            raise UsageError(f"--method is {', '.join(METHODS)}, not '{self.method}'")
+            raise UsageError(f"--method is one of {', '.join(METHODS)}, not '{self.method}'")
         if self.ring is not None and self.ring not in MAX_MODULUS_BITS:
             raise UsageError(f"--ring is one of {', '.join(map(str, MAX_MODULUS_BITS))}")
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hecompile.models.recipes import TrainReport
 
 FEWEST_BEATS = 1
-PRECISION = 0.1
+PRECISION = 1e-3
 """Largest error of a logit that is asked for; the report states the smaller one predicted."""
 
 POSITIVE = 1
@@ -143,6 +143,12 @@ class TestSet:
     compiled_accuracy: float
     largest_difference: float
     outside: float
+
+    @property
+    def points_lost(self) -> float:
+        """Accuracy that compilation costs, in points; below 0 if it gains some."""
+        # Rounded, so that exactly one point is not more than one point.
+        return round(100 * (self.plain_accuracy - self.compiled_accuracy), 9)
 
 
 @dataclass

@@ -92,10 +92,13 @@ def atomic_write_bytes(
         exclusive: Leave an existing file alone and raise FileExistsError.
 
     Raises:
-        InputError: The operating system refuses.
+        InputError: The operating system refuses, or `path` is there and is no regular file (a
+            device, a pipe, a folder): renaming would put a file in its place.
         FileExistsError: `path` exists and `exclusive` is set.
     """
     target = Path(path)
+    if target.exists() and not target.is_file():
+        raise InputError(f"{target} is no regular file, so it is not replaced; name another place")
     temporary = _beside(target)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from hecompile.files import atomic_write_text
-from hecompile.ir.printer import print_program
+from hecompile.files import atomic_write_bytes, atomic_write_text
+from hecompile.ir.printer import INLINE_ELEMENTS, print_program
 from hecompile.ir.program import Program
+from hecompile.npz import npz_bytes
 
 if TYPE_CHECKING:
     from hecompile.passbase import Pass
@@ -44,7 +45,7 @@ class PrintAfter:
 
 @dataclass
 class DumpDirectory:
-    """Writes the program after each pass to `folder/NN-pass.hir`."""
+    """Writes the program after each pass to `folder/NN-pass.hir`, large constants beside it."""
 
     folder: Path
 
@@ -59,6 +60,9 @@ class DumpDirectory:
 
     def _write(self, stem: str, program: Program) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        large = {s: c.array for s, c in program.constants.items() if c.array.size > INLINE_ELEMENTS}
+        if large:
+            atomic_write_bytes(self.folder / f"{stem}.constants.npz", npz_bytes(large))
         atomic_write_text(self.folder / f"{stem}.hir", print_program(program))
 
 

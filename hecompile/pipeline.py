@@ -56,11 +56,13 @@ class Pipeline:
         for position, one in enumerate(self.passes):
             for observer in watching:
                 observer.before(position, one, program)
-            result = one.run(program, context)
+            result = _apply(one, program, context)
             try:
                 verify(result)
             except HecompileError as error:
                 raise PassError(f"{one.name} left an invalid program: {error}") from error
+            if lost := sorted(_signature(program) - _signature(result)):
+                raise PassError(f"{one.name} lost {', '.join(lost)}; inputs and outputs must stay")
             for observer in watching:
                 observer.after(position, one, program, result)
             program = result
@@ -76,6 +78,36 @@ class Pipeline:
         if not positions:
             raise PipelineError(f"the pipeline has no pass '{name}' to stop after: {self}")
         return Pipeline(self.passes[: positions[-1] + 1])
+
+
+def _apply(one: Pass, program: Program, context: Context) -> Program:
+    """Run a pass; a fault of the pass is told by its name.
+
+    Raises:
+        PassError: the pass fails in another way than its contract says, or returns no program.
+    """
+    try:
+        result = one.run(program, context)
+    except (HecompileError, MemoryError):
+        raise
+    except Exception as error:
+        where = type(one).__module__
+        raise PassError(
+            f"the pass {one.name} ({where}) failed: {type(error).__name__}: {error}; mend the pass"
+        ) from error
+    if not isinstance(result, Program):
+        raise PassError(f"the pass {one.name} returned {type(result).__name__}, not a program")
+    return result
+
+
+def _signature(program: Program) -> set[str]:
+    """The inputs and outputs of a program, whichever its level."""
+    ends = {"input", "output"}
+    return {
+        f"{kind} '{getattr(op, 'label', '')}'"
+        for op in program
+        if (kind := op.name.partition(".")[2]) in ends
+    }
 
 
 def parse_pipeline(text: str) -> Pipeline:

@@ -30,6 +30,12 @@ from hecompile.numeric.parameters import Parameters
 Variance = NDArray[np.float64]
 """Variances of the slots, (2, period or a divisor of it): of own and of shared noise."""
 
+CORRELATION = 2.0
+"""Allowance in the variance for terms that share noise, such as the powers of one value.
+
+They are added as if they were independent; on small recurrent programs that fell short by 3 %.
+"""
+
 _OWN = np.array([[1.0], [0.0]])
 _SHARED = np.array([[0.0], [1.0]])
 
@@ -111,7 +117,8 @@ class _Propagation:
     def _output(self, op: he.Output) -> OutputNoise:
         elements = math.prod(op.dims) * self._program.batch
         worst = [float(self._averaged(v).max()) for v in op.xs]
-        variance = max(w + self._decoding(_bound(v)) for w, v in zip(worst, op.xs, strict=True))
+        rounded = (w + self._decoding(_bound(v)) for w, v in zip(worst, op.xs, strict=True))
+        variance = CORRELATION * max(rounded)
         if not math.isfinite(variance):
             return OutputNoise(op.label, math.inf, math.inf)
         return OutputNoise(op.label, math.sqrt(variance), noise.bound(variance, elements))

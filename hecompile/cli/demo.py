@@ -16,6 +16,9 @@ from hecompile.cli.options import PATH, json_option
 if TYPE_CHECKING:
     from hecompile.demo import Beat, Demo, TestSet
 
+MOST_POINTS_LOST = 1.0
+"""Points of accuracy that compilation may cost."""
+
 
 @click.command("demo")
 @click.option(
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 def command(out: Path, beats: int, batch: int, as_json: bool) -> int:
     """Train a CNN-LSTM on real heartbeats, compile it, and classify encrypted beats.
 
-    Leaves with 1 if an encrypted score is farther from onnxruntime's than the compiler predicted.
+    Leaves with 1 if a score is farther from onnxruntime's than the compiler predicted, encrypted or
+    on the test set, or if the compiled program loses more than 1 point of accuracy.
     """
     from hecompile.demo import Demo
 
@@ -69,6 +73,7 @@ def _play(demo: Demo, as_json: bool) -> int:
     rows = [*demo.seconds.items(), ("together", sum(demo.seconds.values()))]
     say(console.table([(k, f"{v:.1f} s") for k, v in rows], ("stage", "time")))
     worst = max(beat.difference for beat in beats)
+    failures = find_failures(worst, bound, test)
     document: dict[str, Any] = {
         "out": str(demo.out),
         "training": trained.to_dict(),
@@ -78,13 +83,44 @@ def _play(demo: Demo, as_json: bool) -> int:
         "largest_difference": worst,
         "predicted_error": bound,
         "within_bound": worst <= bound,
+        "failures": failures,
         "denied": denied,
         "test_set": asdict(test),
         "seconds": demo.seconds,
         **costs(result),
     }
-    console.result(document, _verdict(worst, bound, demo.out), as_json)
-    return 0 if worst <= bound else 1
+    for failure in failures:
+        console.say(f"FAILED: {failure}")
+    text = "" if failures else _success(worst, bound, demo.out)
+    console.result(document, text, as_json)
+    return 1 if failures else 0
+
+
+def find_failures(worst: float, bound: float, test: TestSet) -> list[str]:
+    """What the demonstration promises and did not keep, one sentence each.
+
+    Args:
+        worst: Largest difference of an encrypted logit from onnxruntime's.
+        bound: The error that the compiler predicted.
+        test: All held-out beats in the clear.
+    """
+    found = []
+    # A difference that is no number must fail as well.
+    if not worst <= bound:
+        found.append(
+            f"an encrypted score differs by {worst:.2e}, above the predicted bound {bound:.2e}"
+        )
+    if not test.largest_difference <= bound:
+        found.append(
+            f"on the test set a score differs by {test.largest_difference:.2e}, above the "
+            f"predicted bound {bound:.2e}"
+        )
+    if not test.points_lost <= MOST_POINTS_LOST:
+        found.append(
+            f"the compiled program loses {test.points_lost:.1f} points of accuracy, more than "
+            f"{MOST_POINTS_LOST:g}"
+        )
+    return found
 
 
 class _Teller:
@@ -122,22 +158,19 @@ def _beats_text(beats: list[Beat], classes: tuple[str, ...], bound: float) -> st
 
 
 def _test_text(test: TestSet) -> str:
-    lost = 100 * (test.plain_accuracy - test.compiled_accuracy)
     rows = [
         ("beats", f"{test.beats}"),
         ("always the most frequent answer", f"{test.majority_baseline:.1%}"),
         ("plain model (onnxruntime)", f"{test.plain_accuracy:.1%}"),
         ("compiled program (slot interpreter)", f"{test.compiled_accuracy:.1%}"),
-        ("accuracy lost", f"{lost:.1f} points"),
+        ("accuracy lost", f"{test.points_lost:.1f} points"),
         ("largest difference of a logit", f"{test.largest_difference:.2e}"),
         ("values outside the fitted ranges", f"{test.outside:.3%}"),
     ]
     return console.table(rows, indent="   ")
 
 
-def _verdict(worst: float, bound: float, out: Path) -> str:
-    if worst > bound:
-        return f"FAILED: a difference of {worst:.2e} exceeds the predicted bound {bound:.2e}"
+def _success(worst: float, bound: float, out: Path) -> str:
     return (
         f"every encrypted score is within the predicted bound: {worst:.2e} <= {bound:.2e}\n"
         f"look on: hecompile inspect {out / 'bundle'}"

@@ -107,7 +107,8 @@ class _Parser:
         if lex.current.kind == "digest":
             digest = lex.advance().text.removeprefix("sha256:")
             if symbol not in self._arrays:
-                raise lex.error(f"the constant @{symbol} is not beside the text", start)
+                missing = f"the constant @{symbol} is not beside the text"
+                raise lex.error(f"{missing}; give the .npz file that has it (--constants)", start)
             constant = Constant(self._arrays[symbol])
             if constant.digest != digest or constant.array.shape != shape:
                 raise lex.error(f"the constant @{symbol} beside the text is another one", start)

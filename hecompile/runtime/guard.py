@@ -243,12 +243,12 @@ class PolicyGuard:
         if self.user is not None:
             return self.user
         able = self._able(wants, choice)
-        action, obj = (*wants, *choice)[0]
+        told = " or ".join(f"{action} {obj}" for action, obj in wants[:1] or choice)
         if len(able) != 1:
             who = ", ".join(able) or "none of the policy's users"
             raise UsageError(
-                f"say who asks to {action} with --as USER (or user=...); who may {action} {obj} "
-                f"here: {who}"
+                f"say who asks to {(*wants, *choice)[0][0]} with --as USER (or user=...); "
+                f"who may {told} here: {who}"
             )
-        self._tell(f"acting as '{able[0]}', the only user who may {action} {obj}")
+        self._tell(f"acting as '{able[0]}', the only user who may {told}")
         return able[0]

@@ -202,7 +202,10 @@ def test_without_a_user_the_only_one_is_taken(clinic: Clinic, keys: Path, tmp_pa
 
 def test_every_key_is_asked_for_and_logged(clinic: Clinic, keys: Path) -> None:
     """Nobody is named and several may use the secret key: it is not read."""
-    with pytest.raises(UsageError, match=r"--as USER .* who may decrypt output:y here: bea, cyd, safe"):
+    with pytest.raises(
+        UsageError,
+        match=r"--as USER .* who may decrypt output:y or refresh program here: bea, cyd, safe",
+    ):
         clinic.open().custodian(keys)
     assert clinic.decisions() == []
     clinic.open("cyd").custodian(keys)
@@ -245,7 +248,9 @@ def test_keys_and_ciphertexts_of_the_same_program_under_another_policy_are_refus
         other.open("eve").custodian,
     ]
     for party in parties:
-        with pytest.raises(IntegrityError, match=r"are for the bundle of manifest \w{12}\.\.\., not") as e:
+        with pytest.raises(
+            IntegrityError, match=r"are for the bundle of manifest \w{12}\.\.\., not"
+        ) as e:
             party(keys)
         assert e.value.exit_code == 4
     with pytest.raises(IntegrityError, match="are for the bundle of manifest"):

@@ -153,7 +153,7 @@ def test_keys_of_the_same_program_in_another_bundle_are_refused(tmp_path: Path) 
     write_keys(tmp_path / "keys", SMALL, (), PROGRAM, manifest=one)
     for load in (load_secret_key, load_public_key, load_evaluation_keys):
         assert load(tmp_path / "keys", SMALL, PROGRAM, manifest=one).card.manifest == one
-        with pytest.raises(IntegrityError, match="bundle of manifest 111111111111.*222222222222"):
+        with pytest.raises(IntegrityError, match=r"manifest 111111111111.*222222222222"):
             load(tmp_path / "keys", SMALL, PROGRAM, manifest=two)
         with pytest.raises(IntegrityError, match="not a program without a bundle"):
             load(tmp_path / "keys", SMALL, PROGRAM)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from hecompile.passbase import registered_passes
 from tests.packaging.sources import ROOT, imports, shipped, walk
 
 MOST_LINES = 400
@@ -93,3 +95,14 @@ def test_the_machine_path_rule_finds_one(tmp_path: Path) -> None:
     assert MACHINE_PATH.search(f'open("{"/ro" + "ot/"}file")')
     assert not MACHINE_PATH.search("/proc/self/fd/3")
     assert not MACHINE_PATH.search("../shared")
+
+
+def test_each_file_in_passes_registers_one_pass_of_its_name() -> None:
+    found = {
+        name: Path(inspect.getfile(cls)).stem
+        for name, cls in registered_passes().items()
+        if cls.__module__.startswith("hecompile.passes.")
+    }
+    files = {path.stem for path in (ROOT / "passes").glob("*.py")} - {"__init__"}
+    assert {name.replace("-", "_") for name in found} == files
+    assert all(name.replace("-", "_") == stem for name, stem in found.items())

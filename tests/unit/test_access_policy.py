@@ -25,7 +25,7 @@ from hecompile.access.policy import (
     role_paths,
     single_owner_policy,
 )
-from hecompile.access.policy_checks import check_policy
+from hecompile.access.policy_checks import check_policy, policy_warnings
 from hecompile.access.policy_io import (
     parse_policy,
     policy_from_json,
@@ -260,6 +260,33 @@ def test_closure_ends_on_cycles_and_passes_over_unknown_roles() -> None:
     roles = (Role("a", ("b", "ghost")), Role("b", ("a",)))
     paths = role_paths(Policy(roles, (), ()), ["a", "ghost"])
     assert paths == {"a": ("a",), "b": ("a", "b")}
+
+
+def test_seeing_ciphertexts_and_decrypted_values_without_the_key_is_warned_of() -> None:
+    [warning] = policy_warnings(parse_policy(HOSPITAL))
+    assert warning.startswith(
+        "user 'alice' may receive output:y (clinician -> viewer) and decrypt output:y (clinician)"
+        " without holding the secret key"
+    )
+    assert "grant 'hold' on key:secret to role 'clinician'" in warning
+    [warning] = policy_warnings(parse_policy(change('inherits = ["viewer"]', "")))
+    assert "may encrypt input:x (clinician) and decrypt" in warning
+    unassigned = change('alice = ["clinician"]', "")
+    [warning] = policy_warnings(parse_policy(unassigned))
+    assert warning.startswith("role 'clinician' may")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        change('alice = ["clinician"]', 'alice = ["clinician", "custodian"]'),
+        change('inherits = ["viewer"]', 'inherits = ["viewer", "custodian"]'),
+        change('"encrypt", "decrypt"', '"encrypt"').replace('"input:x", "output:y"', '"input:x"'),
+    ],
+)
+def test_who_holds_the_key_or_decrypts_nothing_is_not_warned_of(text: str) -> None:
+    assert policy_warnings(parse_policy(text)) == ()
+    assert policy_warnings(single_owner_policy(["x"], ["y"])) == ()
 
 
 def test_single_owner_policy_separates_owner_and_evaluator() -> None:

@@ -96,6 +96,7 @@ def test_run_plays_all_parties(place: Place, call: Caller, tmp_path: Path) -> No
     assert document["peak_memory_bytes"] > 0
     assert document["ciphertext_bytes"]["in"] > document["ciphertext_bytes"]["out"] > 0
     assert "'vault' is to hold key:secret" in found.err
+    assert out.stat().st_mode & 0o777 == 0o600
     with np.load(out) as stored:
         np.testing.assert_allclose(stored["y"], document["outputs"]["y"])
 
@@ -166,16 +167,26 @@ def test_denial_comes_before_a_damaged_file_is_found(
     assert "Access Denied" in call("run", copy, *words, "rene", code=3).err
 
 
+def test_warnings_of_the_policy_are_told(place: Place, call: Caller) -> None:
+    """The clinician sees ciphertexts and decrypted values, and holds no key."""
+    [warning] = call(*place.words("inspect", "--json")).document["warnings"]
+    assert warning.startswith("user 'anna' may encrypt input:x (clinician) and decrypt output:y")
+    assert f"warning: {warning}" in call(*place.words("inspect")).out
+
+
 def test_a_user_must_be_named_where_it_is_not_clear(
     place: Place, call: Caller, tmp_path: Path
 ) -> None:
     policy = place.folder / "policy.toml"
     two = tmp_path / "two.toml"
     two.write_text(policy.read_text() + 'berta = ["clinician"]\n')
-    call(
+    made = call(
         "compile", place.folder / "m.onnx", "--calibration", place.folder / "cal.npz",
-        "--policy", two, "-o", tmp_path / "b",
+        "--policy", two, "-o", tmp_path / "b", "--json",
     )  # fmt: skip
+    told = made.document["warnings"]
+    assert [text.split()[1] for text in told] == ["'anna'", "'berta'"]
+    assert all(f"warning: {text}" in made.err for text in told)
     found = call("run", tmp_path / "b", "--input", place.folder / "x.npz", code=2)
     assert "--as USER" in found.err
     assert "anna, berta" in found.err
@@ -265,6 +276,31 @@ def test_keys_of_another_run_do_not_fit(place: Place, call: Caller, tmp_path: Pa
     assert "key" in call(*words, code=4).err
     missing = place.words("decrypt", "--keys", tmp_path / "none", "--input", result)
     assert "no secret key" in call(*missing, code=1).err
+
+
+def test_keys_and_ciphertexts_are_bound_to_the_policy(
+    place: Place, call: Caller, tmp_path: Path
+) -> None:
+    """The same model compiled under another policy opens neither the old keys nor ciphertexts."""
+    policy = tmp_path / "more.toml"
+    policy.write_text(POLICY + 'eve = ["clinician"]\n')
+    other, sent = tmp_path / "b", tmp_path / "in.hect"
+    call(
+        "compile", place.folder / "m.onnx", "--calibration", place.folder / "cal.npz",
+        "--policy", policy, "-o", other,
+    )  # fmt: skip
+    call("keygen", other, "-o", tmp_path / "keys", "--as", "vault")
+    call(
+        *place.words("encrypt", "--keys", place.keys, "--as", "anna"),
+        "--input", place.folder / "x.npz", "-o", sent,
+    )  # fmt: skip
+    words = ("evaluate", other, "--input", sent, "-o", tmp_path / "out", "--keys")
+    found = call(*words, place.keys, code=4)
+    assert "are for the bundle of manifest" in found.err
+    found = call(*words, tmp_path / "keys", code=4)
+    assert "the encrypted input is for the bundle of manifest" in found.err
+    run = ("run", other, "--as", "eve", "--input", place.folder / "x.npz", "--keys", place.keys)
+    assert "make keys for this bundle" in call(*run, code=4).err
 
 
 def test_files_that_are_no_ciphertexts(place: Place, call: Caller, tmp_path: Path) -> None:

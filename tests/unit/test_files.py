@@ -168,3 +168,15 @@ def test_private_folder_is_closed_to_others(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
         files.private_folder(tmp_path / "file" / "b")
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for place in (pipe, folder):
+        with pytest.raises(InputError, match="no regular file, so it is not replaced"):
+            atomic_write_bytes(place, b"x")
+    assert pipe.is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe"]

@@ -249,3 +249,31 @@ def test_load_file_wants_a_python_file(tmp_path: Path, name: str) -> None:
     _write(tmp_path, "", "notes.txt")
     with pytest.raises(PipelineError, match=r"is no Python file; --load takes a \.py file"):
         load_file(tmp_path / name)
+
+
+@dataclass(frozen=True)
+class _Faulty(Pass):
+    """Fails in a way of its own. Requires: nothing. Ensures: nothing."""
+
+    name: ClassVar[str] = "t-faulty"
+    how: str = "raise"
+
+    def run(self, program: Program, context: Context) -> Program:
+        if self.how == "raise":
+            raise ZeroDivisionError("division by zero")
+        if self.how == "none":
+            return None  # type: ignore[return-value]
+        return program.replace(operations=program.operations[:-1])
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("raise", r"the pass t-faulty \(.*test_pipeline\) failed: ZeroDivisionError: division by"),
+        ("none", "the pass t-faulty returned NoneType, not a program"),
+        ("drop", "t-faulty lost output '.*'; inputs and outputs must stay"),
+    ],
+)
+def test_a_fault_of_a_pass_is_told_by_its_name(how: str, told: str) -> None:
+    with pytest.raises(PassError, match=told):
+        Pipeline((_Faulty(how),)).run(tiny_program(), Context())

@@ -74,7 +74,7 @@ def test_two_envelopes_of_one_content_differ() -> None:
         ({"round": 1}, "refresh round 0, where 1 is needed"),
         (
             {"manifest": "2" * 64},
-            "is for the bundle of manifest 333333333333..., not the bundle of manifest 222222222222...",
+            "bundle of manifest 333333333333..., not the bundle of manifest 222222222222...",
         ),
         ({"manifest": ""}, "not a program without a bundle"),
     ],
