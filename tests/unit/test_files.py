@@ -177,6 +177,6 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
     folder.mkdir()
     for place in (pipe, folder):
         with pytest.raises(InputError, match="no regular file, so it is not replaced"):
-            atomic_write_bytes(place, b"x")
+            files.atomic_write_bytes(place, b"x")
     assert pipe.is_fifo()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe"]
