@@ -220,7 +220,7 @@ class _RingSearch:
         planned = slot_planning(ring, self._options, self._passes, samples).run(
             self._polynomial, self._context, self._observers
         )
-        finished = slot_pipeline(ring, self._options)
+        finished = slot_pipeline(ring, self._options, samples)
         return planned, finished.run(planned, self._context, self._observers)
 
     def _too_small(self, ring: int) -> bool:

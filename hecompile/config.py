@@ -52,7 +52,7 @@ class CompileOptions:
         if self.batch < 1:
             raise UsageError(f"--batch is 1 or more, not {self.batch}")
         if self.batch > MOST_SAMPLES:
-            raise UsageError(f"--batch is {MOST_SAMPLES} at most, one sample a slot")
+            raise UsageError(f"--batch is {MOST_SAMPLES} at most, for no ring has more slots")
         if self.degree is not None and not 1 <= self.degree <= MAX_DEGREE:
             raise UsageError(f"--degree is between 1 and {MAX_DEGREE}, not {self.degree}")
         if self.refresh not in REFRESH_MODES:

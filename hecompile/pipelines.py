@@ -35,12 +35,14 @@ def slot_planning(
     return _joined(lower, extra, calibrate)
 
 
-def slot_pipeline(ring: int, options: CompileOptions) -> Pipeline:
-    """From slot operations to levels, scales and parameters."""
+def slot_pipeline(ring: int, options: CompileOptions, samples: int | None = None) -> Pipeline:
+    """From slot operations to levels, scales and parameters; `samples` as in `slot_planning`."""
     refresh = "false" if options.refresh == "never" else "true"
     mask = f"mask_bits={options.mask_bits}"
+    observed = f" samples={samples}" if samples else ""
     return parse_pipeline(
-        f"choose-parameters{{ring={ring} refresh={refresh} {mask}}},insert-refresh{{{mask}}},"
+        f"choose-parameters{{ring={ring} refresh={refresh} {mask}{observed}}},"
+        f"insert-refresh{{{mask}}},"
         "insert-management,assign-scales,cse,dce"
     )
 

@@ -25,9 +25,6 @@ from hecompile.precision import missing_headroom, predict_noise
 DEFAULT_NOISE = 5e-4
 """Noise allowed on outputs up to 1 where the user asks for no precision; larger ones have more."""
 
-TRACED_SAMPLES = 64
-"""Samples on which slot magnitudes are observed while parameters are searched."""
-
 UNTRACED_SHARE = 0.9
 """Share of the noise aimed at, for samples that were not traced may be a little larger."""
 
@@ -53,7 +50,8 @@ class ChooseParameters(Pass):
 
     Options: `ring`, polynomial modulus degree; `refresh`, whether refreshes may be inserted;
     `mask_bits`, see `he.refresh`; `noise`, largest noise on an output (a share of the precision
-    asked for, or 5e-4 of the largest output, if not given).
+    asked for, or 5e-4 of the largest output, if not given); `samples`, calibration
+    samples on which slot magnitudes are observed.
 
     Requires: `calibrate-slots`; a program that fits the ring's slots.
     Ensures: planned again with these parameters, the program passes every check.
@@ -65,6 +63,7 @@ class ChooseParameters(Pass):
     refresh: bool = True
     mask_bits: int = 30
     noise: float | None = None
+    samples: int = 1024
 
     def run(self, program: Program, context: Context) -> Program:
         """Search scales upwards.
@@ -101,7 +100,7 @@ class ChooseParameters(Pass):
     def _magnitudes(self, program: Program, context: Context) -> Mapping[str, Array] | None:
         if not context.calibration:
             return None
-        return trace_slots(program, largest_samples(context.calibration, TRACED_SAMPLES))
+        return trace_slots(program, largest_samples(context.calibration, self.samples))
 
     def target(self, program: Program, context: Context) -> float:
         """Largest noise allowed on an output."""

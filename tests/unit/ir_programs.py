@@ -260,5 +260,5 @@ def _facts(draw: Draw, value: Value) -> TensorType | CipherType | PlainType:
     rest = draw(st.sampled_from([ZERO, GARBAGE]))
     layout = Layout(draw(st.integers(0, 9)), 1, 1, draw(st.integers(0, kind.period - 1)), rest)
     chosen = draw(st.sampled_from([None, kind.layout, layout]))
-    bound, rms = draw(st.none() | positive), draw(st.none() | positive)
-    return dataclasses.replace(kind, layout=chosen, bound=bound, rms=rms, level=level, scale=scale)
+    bound = draw(st.none() | positive)
+    return dataclasses.replace(kind, layout=chosen, bound=bound, level=level, scale=scale)

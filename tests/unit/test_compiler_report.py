@@ -30,7 +30,8 @@ def test_the_parts_of_the_predicted_error_add_up(compiled: Compiled) -> None:
     assert set(parts) == {"approximation", "noise", "reference"}
     assert sum(parts.values()) == document["predicted_error"] == compiled.predicted_error
     assert all(part > 0 for part in parts.values())
-    assert compiled.report.noise_error == max(n.bound for n in predict_noise(compiled.program))
+    # Bounds alone, without what the samples show slot by slot, can only promise less.
+    assert compiled.report.noise_error <= max(n.bound for n in predict_noise(compiled.program))
 
 
 def test_counts_are_of_the_program(compiled: Compiled) -> None:

@@ -36,7 +36,7 @@ CIPHER = """program "c" batch=1 {
   parameters n=8192 bits=[50, 30, 30, 50] scale_bits=30
   const @w : f64<2x4> = [1.0, 2.0, 3.0, 4.0, 0.0, 0.5, 0.0, 1e-09]
   %x = he.input() {label = "x", dims = [4], period = 8, first = 0, count = 4, stride = 2} : \
-ct<8, 0+4 stride=2 offset=0 rest=zero, bound=1.0, rms=0.5, level=2, scale=1073741824.0>
+ct<8, 0+4 stride=2 offset=0 rest=zero, bound=1.0, level=2, scale=1073741824.0>
   %r = he.rotate(%x) {steps = 3} : ct<8, level=2, scale=1073741824.0>
   %s = he.sum_mul_plain(%x, %r) {weights = @w, period = 4} : ct<8, level=2, scale=2.5e+17>
   %t = he.rescale(%s) : ct<8, 0+4 stride=1 offset=1 rest=garbage, level=1, scale=1073741824.0>
@@ -137,7 +137,6 @@ CIPHER_ERRORS = [
     ("level", "ct<8, level=2, scale=2.5e+17", "ct<8, level=-2", "level is 0 or more, not -2"),
     ("scale", "scale=2.5e+17", "scale=inf", "scale is a finite positive number"),
     ("bound", "bound=1.0", "bound=-1.0", "bound is finite and not below 0"),
-    ("rms", "rms=0.5", "rms=inf", "rms is finite and not below 0"),
     ("polynomials", "scale=2.5e+17", "polynomials=4", "2 or 3 polynomials, not 4"),
     ("fact", "scale=2.5e+17", "weight=2", "'weight' is no fact of this type"),
     ("rest", "rest=garbage", "rest=rubbish", "the rest is 'zero' or 'garbage'"),

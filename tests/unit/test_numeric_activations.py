@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,20 +29,20 @@ def reference(name: str, x: float) -> float:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_values_follow_onnx(name):
+def test_values_follow_onnx(name: Any) -> None:
     expected = [reference(name, float(x)) for x in X]
     np.testing.assert_allclose(Activation(name)(X), expected, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_shape_and_type_are_kept(name):
+def test_shape_and_type_are_kept(name: Any) -> None:
     result = Activation(name)(np.ones((2, 3, 4)))
     assert result.shape == (2, 3, 4)
     assert result.dtype == np.float64
     assert Activation(name)(np.array(1.0)).shape == ()
 
 
-def test_parameters_are_used():
+def test_parameters_are_used() -> None:
     x = np.array([-2.0, 2.0])
     np.testing.assert_allclose(Activation("leaky_relu", (("alpha", 0.5),))(x), [-1.0, 2.0])
     np.testing.assert_allclose(Activation("clip", (("min", -1.0),))(x), [-1.0, 2.0])
@@ -65,12 +66,12 @@ def test_parameters_are_used():
         (Activation("elu", (("alpha", 0.1 + 0.2),)), "elu(alpha=0.30000000000000004)"),
     ],
 )
-def test_text_round_trip(activation, text):
+def test_text_round_trip(activation: Any, text: Any) -> None:
     assert str(activation) == text
     assert parse_activation(text) == activation
 
 
-def test_defaults_and_order_do_not_matter():
+def test_defaults_and_order_do_not_matter() -> None:
     assert parse_activation(" hard_sigmoid ( beta = 0.5 ) ") == Activation("hard_sigmoid")
     assert parse_activation("relu()") == Activation("relu")
 
@@ -91,6 +92,6 @@ def test_defaults_and_order_do_not_matter():
         ("", "cannot be read"),
     ],
 )
-def test_bad_text_is_refused(text, message):
+def test_bad_text_is_refused(text: Any, message: Any) -> None:
     with pytest.raises(InputError, match=message):
         parse_activation(text)

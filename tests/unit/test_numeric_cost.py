@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from hecompile.errors import CompileError
@@ -7,7 +9,7 @@ OPERATIONS = sorted(KEY_SWITCHES | set(DEFAULT_COST_MODEL.operations))
 
 
 @pytest.mark.parametrize("op", ["rotate", "relinearize"])
-def test_key_switches_follow_the_measurements(op):
+def test_key_switches_follow_the_measurements(op: Any) -> None:
     for degree, points in DEFAULT_COST_MODEL.key_switch.items():
         for primes, milliseconds in points:
             assert DEFAULT_COST_MODEL.seconds(op, degree, primes) == pytest.approx(
@@ -24,7 +26,7 @@ def test_key_switches_follow_the_measurements(op):
         ("encrypt", (5.0, 25.0, 130.0)),
     ],
 )
-def test_other_operations_are_near_the_measurements(op, figures):
+def test_other_operations_are_near_the_measurements(op: Any, figures: Any) -> None:
     for (degree, primes), figure in zip(
         ((8192, 6), (16384, 13), (32768, 27)), figures, strict=True
     ):
@@ -33,7 +35,7 @@ def test_other_operations_are_near_the_measurements(op, figures):
 
 
 @pytest.mark.parametrize("op", OPERATIONS)
-def test_cost_grows_with_ring_and_primes(op):
+def test_cost_grows_with_ring_and_primes(op: Any) -> None:
     for degree, top in ((4096, 2), (8192, 6), (16384, 13), (32768, 27)):
         costs = [DEFAULT_COST_MODEL.seconds(op, degree, primes) for primes in range(1, top + 1)]
         assert costs == sorted(costs)
@@ -43,7 +45,7 @@ def test_cost_grows_with_ring_and_primes(op):
         assert costs == sorted(costs)
 
 
-def test_bad_questions_are_refused():
+def test_bad_questions_are_refused() -> None:
     with pytest.raises(CompileError, match="'bootstrap' has no known cost"):
         DEFAULT_COST_MODEL.seconds("bootstrap", 8192, 3)
     with pytest.raises(CompileError, match="0 primes left"):

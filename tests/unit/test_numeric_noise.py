@@ -1,6 +1,7 @@
 """The noise model against real ciphertexts at 128-bit security."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,36 +39,36 @@ class Seal:
         self.encryptor = sealapi.Encryptor(self.context, public)
         self.decryptor = sealapi.Decryptor(self.context, keys.secret_key())
         self.evaluator = sealapi.Evaluator(self.context)
-        self.parms_ids = []
+        self.parms_ids: list[Any] = []
         data = self.context.first_context_data()
         while data is not None:
             self.parms_ids.insert(0, data.parms_id())
             data = data.next_context_data()
 
-    def encode(self, values, scale, level):
+    def encode(self, values: Any, scale: Any, level: Any) -> Any:
         plain = sealapi.Plaintext()
         self.encoder.encode(values, self.parms_ids[level], scale, plain)
         return plain
 
-    def encrypt(self, values, scale, level):
+    def encrypt(self, values: Any, scale: Any, level: Any) -> Any:
         cipher = sealapi.Ciphertext()
         self.encryptor.encrypt(self.encode(list(values), scale, level), cipher)
         return cipher
 
-    def decode(self, plain):
+    def decode(self, plain: Any) -> Any:
         return np.array(self.encoder.decode_double(plain))
 
-    def decrypt(self, cipher):
+    def decrypt(self, cipher: Any) -> Any:
         plain = sealapi.Plaintext()
         self.decryptor.decrypt(cipher, plain)
         return self.decode(plain)
 
-    def rotation_noise(self, cipher):
+    def rotation_noise(self, cipher: Any) -> Any:
         rotated = sealapi.Ciphertext()
         self.evaluator.rotate_vector(cipher, 1, self.galois_keys, rotated)
         return self.decrypt(rotated) - np.roll(self.decrypt(cipher), -1)
 
-    def relinearization_noise(self, cipher):
+    def relinearization_noise(self, cipher: Any) -> Any:
         product = sealapi.Ciphertext()
         self.evaluator.square(cipher, product)
         before = self.decrypt(product)
@@ -92,29 +93,29 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=PARAMETERS, ids=lambda p: str(p.coeff_modulus_bits[0]))
-def seal(request):
+def seal(request: Any) -> Any:
     return Seal(request.param)
 
 
 @pytest.fixture(params=["top", "middle", "one"])
-def case(seal, request):
+def case(seal: Any, request: Any) -> Any:
     levels = {"top": seal.parameters.levels, "middle": 2, "one": 1}
     return Case(seal, levels[request.param])
 
 
-def samples(period=DEGREE // 2):
+def samples(period: Any = DEGREE // 2) -> Any:
     values = np.random.default_rng(7).uniform(-1, 1, period)
     return np.tile(values, DEGREE // 2 // period)
 
 
-def assert_deviation(error, variance, factor=1.5):
+def assert_deviation(error: Any, variance: Any, factor: Any = 1.5) -> Any:
     """The measured standard deviation is within `factor` of the predicted one."""
     normalised = float(np.std(error / np.sqrt(variance)))
     assert 1 / factor < normalised < factor
 
 
 @pytest.mark.parametrize("period", [DEGREE // 2, 1024, 256])
-def test_encoding(case, period):
+def test_encoding(case: Any, period: Any) -> None:
     values = samples(period)
     decoded = case.seal.decode(case.seal.encode(list(values), case.scale, case.level))
     assert_deviation(
@@ -122,14 +123,14 @@ def test_encoding(case, period):
     )
 
 
-def test_encoding_of_a_scalar(seal):
+def test_encoding_of_a_scalar(seal: Any) -> None:
     numbers = np.random.default_rng(8).uniform(-1, 1, 200)
     scale = 2.0**20
     errors = [seal.decode(seal.encode(float(x), scale, 1))[5] - x for x in numbers]
     assert_deviation(np.array(errors), noise.encoding_scalar(seal.parameters, scale))
 
 
-def test_encryption(case):
+def test_encryption(case: Any) -> None:
     plain = case.seal.encode(list(samples()), case.scale, case.level)
     cipher = sealapi.Ciphertext()
     case.seal.encryptor.encrypt(plain, cipher)
@@ -137,14 +138,14 @@ def test_encryption(case):
     assert_deviation(error, noise.encryption(case.parameters, case.scale, case.level), factor=1.2)
 
 
-def test_encryption_is_at_the_top_unless_told(seal):
+def test_encryption_is_at_the_top_unless_told(seal: Any) -> None:
     parameters = seal.parameters
     assert noise.encryption(parameters, 2.0**26) == noise.encryption(
         parameters, 2.0**26, parameters.levels
     )
 
 
-def test_rescale(case):
+def test_rescale(case: Any) -> None:
     cipher = case.seal.encrypt(samples(), case.scale, case.level)
     one = case.seal.encode(1.0, 2.0**20, case.level)
     case.seal.evaluator.multiply_plain_inplace(cipher, one)
@@ -154,7 +155,7 @@ def test_rescale(case):
     assert_deviation(error, noise.rescale(case.parameters, cipher.scale), factor=1.2)
 
 
-def test_rescale_of_three_polynomials(seal):
+def test_rescale_of_three_polynomials(seal: Any) -> None:
     cipher = seal.encrypt(samples(), 2.0**26, seal.parameters.levels)
     seal.evaluator.square_inplace(cipher)
     before = seal.decrypt(cipher)
@@ -163,7 +164,7 @@ def test_rescale_of_three_polynomials(seal):
     assert_deviation(error, noise.rescale(seal.parameters, cipher.scale, polynomials=3))
 
 
-def test_dropping_a_level_is_exact(seal):
+def test_dropping_a_level_is_exact(seal: Any) -> None:
     cipher = seal.encrypt(samples(), 2.0**26, seal.parameters.levels)
     before = seal.decrypt(cipher)
     seal.evaluator.mod_switch_to_next_inplace(cipher)
@@ -172,7 +173,7 @@ def test_dropping_a_level_is_exact(seal):
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 4])
-def test_rotation(seal, level):
+def test_rotation(seal: Any, level: Any) -> None:
     case = Case(seal, level)
     error = seal.rotation_noise(seal.encrypt(samples(), case.scale, level))
     assert_deviation(error, noise.key_switch_slots(case.parameters, level, case.scale))
@@ -182,13 +183,13 @@ def test_rotation(seal, level):
 
 
 @pytest.mark.parametrize("level", [1, 2, 4])
-def test_relinearization(seal, level):
+def test_relinearization(seal: Any, level: Any) -> None:
     error, scale = seal.relinearization_noise(seal.encrypt(samples(), 2.0**26, level))
     assert_deviation(error, noise.key_switch_slots(seal.parameters, level, scale))
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=lambda p: str(p.coeff_modulus_bits[0]))
-def test_key_switch_is_the_mean_over_slots_and_keys(parameters):
+def test_key_switch_is_the_mean_over_slots_and_keys(parameters: Any) -> None:
     level = parameters.levels
     predicted = noise.key_switch_slots(parameters, level, 2.0**26)
     assert np.mean(predicted) == pytest.approx(noise.key_switch(parameters, level, 2.0**26))
@@ -201,7 +202,7 @@ def test_key_switch_is_the_mean_over_slots_and_keys(parameters):
     assert_deviation(np.array(errors)[:, :3], predicted[:3], factor=2.0)
 
 
-def test_slot_zero_bears_the_constant_part_of_the_digits():
+def test_slot_zero_bears_the_constant_part_of_the_digits() -> None:
     parameters = Parameters(DEGREE, (30, 28, 28, 28, 28, 30), 26)
     variances = noise.key_switch_slots(parameters, 4, 2.0**26)
     assert int(np.argmax(variances)) == 0
@@ -211,7 +212,7 @@ def test_slot_zero_bears_the_constant_part_of_the_digits():
     assert np.sqrt(relieved[0] / np.median(relieved)) < 5
 
 
-def test_the_same_key_repeats_its_offset_in_slot_zero():
+def test_the_same_key_repeats_its_offset_in_slot_zero() -> None:
     parameters = PARAMETERS[0]
     seal = Seal(parameters)
     errors = [
@@ -221,14 +222,14 @@ def test_the_same_key_repeats_its_offset_in_slot_zero():
     assert np.std(errors) < 4 * typical
 
 
-def test_float_rounding(seal):
+def test_float_rounding(seal: Any) -> None:
     values = samples()
     decoded = seal.decode(seal.encode(list(values), 2.0**80, seal.parameters.levels))
     magnitude = float(np.sqrt(np.mean(values**2)))
     assert_deviation(decoded - values, noise.float_rounding(seal.parameters, magnitude))
 
 
-def test_bound_holds_for_products_of_gaussians():
+def test_bound_holds_for_products_of_gaussians() -> None:
     rng = np.random.default_rng(3)
     first, second = (rng.normal(size=(2, 50, 4096)) for _ in range(2))
     error = first[0] * second[0] - first[1] * second[1]
@@ -238,7 +239,7 @@ def test_bound_holds_for_products_of_gaussians():
     assert limit < 2 * np.median(largest)
 
 
-def test_bad_questions_are_refused(seal):
+def test_bad_questions_are_refused(seal: Any) -> None:
     for function in (noise.key_switch, noise.key_switch_slots):
         with pytest.raises(CompileError, match="level 9 does not exist"):
             function(seal.parameters, 9, 2.0**26)

@@ -1,5 +1,6 @@
 import json
 import math
+from typing import Any
 
 import pytest
 import tenseal.sealapi as sealapi
@@ -21,7 +22,7 @@ SIZES = [
 
 @pytest.mark.parametrize("degree", [1024, 4096, 8192, 16384, 32768])
 @pytest.mark.parametrize("sizes", [*SIZES, (28,) * 14])
-def test_primes_are_those_of_seal(degree, sizes):
+def test_primes_are_those_of_seal(degree: Any, sizes: Any) -> None:
     try:
         expected = [m.value() for m in sealapi.CoeffModulus.Create(degree, list(sizes))]
     except RuntimeError:
@@ -31,14 +32,14 @@ def test_primes_are_those_of_seal(degree, sizes):
         assert list(ntt_primes(degree, sizes)) == expected
 
 
-def test_too_few_primes_are_refused():
+def test_too_few_primes_are_refused() -> None:
     with pytest.raises(CompileError, match=r"only \d of the 3 primes of 15 bits"):
         ntt_primes(8192, (15, 15, 15))
     with pytest.raises(CompileError, match="61 bits"):
         ntt_primes(8192, (61,))
 
 
-def test_is_prime():
+def test_is_prime() -> None:
     sieve = [n for n in range(200) if n > 1 and all(n % d for d in range(2, n))]
     assert [n for n in range(200) if is_prime(n)] == sieve
     assert not is_prime(3215031751)  # a strong pseudoprime to bases 2, 3, 5 and 7
@@ -46,7 +47,7 @@ def test_is_prime():
     assert is_prime(2**61 - 1)
 
 
-def test_security_table_is_within_seals():
+def test_security_table_is_within_seals() -> None:
     for degree, bits in MAX_MODULUS_BITS.items():
         assert bits <= sealapi.CoeffModulus.MaxBitCount(degree, sealapi.SEC_LEVEL_TYPE.TC128)
         assert max_modulus_bits(degree) == bits
@@ -57,7 +58,7 @@ def test_security_table_is_within_seals():
         max_modulus_bits(2048)
 
 
-def test_derived_facts():
+def test_derived_facts() -> None:
     parameters = Parameters(8192, (28, 28, 28, 30, 28, 28, 40), 26)
     assert parameters.slots == 4096
     assert parameters.levels == 5
@@ -71,7 +72,7 @@ def test_derived_facts():
     assert parameters.ciphertext_bytes(0, polynomials=3) == 3 * 8192 * 8
 
 
-def test_a_product_rescales_to_the_scale_below():
+def test_a_product_rescales_to_the_scale_below() -> None:
     parameters = Parameters(16384, (40, 30, 28, 33, 30, 44), 27)
     assert parameters.scale(0) == 2.0**27
     for level in range(1, parameters.levels + 1):
@@ -80,14 +81,14 @@ def test_a_product_rescales_to_the_scale_below():
 
 
 @pytest.mark.parametrize("level", [-1, 3])
-def test_a_level_that_does_not_exist_is_refused(level):
+def test_a_level_that_does_not_exist_is_refused(level: Any) -> None:
     parameters = Parameters(8192, (30, 28, 28, 30), 26)
     for method in (parameters.scale, parameters.modulus, parameters.ciphertext_bytes):
         with pytest.raises(CompileError, match=f"level {level} does not exist"):
             method(level)
 
 
-def test_seal_accepts_the_parameters_and_key_sizes():
+def test_seal_accepts_the_parameters_and_key_sizes() -> None:
     chosen = Parameters(8192, (30, 28, 28, 30), 26)
     seal = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
     seal.set_poly_modulus_degree(chosen.poly_modulus_degree)
@@ -112,12 +113,12 @@ def test_seal_accepts_the_parameters_and_key_sizes():
         ((8192, (30, 30), 26, 192), "192 bits is not offered"),
     ],
 )
-def test_bad_parameters_are_refused(arguments, message):
+def test_bad_parameters_are_refused(arguments: Any, message: Any) -> None:
     with pytest.raises(CompileError, match=message):
         Parameters(*arguments)
 
 
-def test_json_round_trip():
+def test_json_round_trip() -> None:
     parameters = Parameters(8192, (30, 28, 28, 30), 26)
     assert Parameters.from_json(json.loads(json.dumps(parameters.to_json()))) == parameters
 
@@ -134,13 +135,13 @@ def test_json_round_trip():
         ({"coeff_modulus_bits": [60] * 9}, CompileError, "too large"),
     ],
 )
-def test_bad_json_is_refused(change, error, message):
+def test_bad_json_is_refused(change: Any, error: Any, message: Any) -> None:
     data = Parameters(8192, (30, 28, 28, 30), 26).to_json()
     with pytest.raises(error, match=message):
         Parameters.from_json(data | change)
 
 
-def test_json_must_be_a_complete_object():
+def test_json_must_be_a_complete_object() -> None:
     with pytest.raises(InputError, match="JSON object"):
         Parameters.from_json([8192])
     with pytest.raises(InputError, match="exactly the fields"):

@@ -11,7 +11,7 @@ from hecompile.interpret.slots import run_slots
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
 from hecompile.ir.graph import multiplicative_depth
-from hecompile.ir.operation import Value
+from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.verifier import verify
 from hecompile.packing.polynomial import evaluate_polynomial
@@ -31,7 +31,7 @@ def evaluated(coefficients: Array, basis: str) -> tuple[Program, Value]:
     return program, y
 
 
-def count(program: Program, kind: type[he.Operation]) -> int:
+def count(program: Program, kind: type[Operation]) -> int:
     return len(program.select(kind))
 
 
