@@ -75,9 +75,9 @@ def prepare_calibration(
     samples: dict[str, Array] = {}
     for op in program.select(tensor_ops.Input):
         if op.label not in arrays:
-            given = ", ".join(arrays) or "no arrays"
+            given = f"among {', '.join(arrays)}" if arrays else "and the file has no arrays"
             raise InputError(
-                f"calibration: the model's input '{op.label}' is missing among {given}; "
+                f"calibration: the model's input '{op.label}' is missing {given}; "
                 "name the arrays in the file as the model's inputs"
             )
         array = np.asarray(arrays[op.label])

@@ -8,6 +8,7 @@ from hecompile.access.policy import (
     APPLIES_TO,
     KEY_EVALUATION,
     KEY_SECRET,
+    PROGRAM,
     Action,
     Enforcement,
     Grant,
@@ -60,8 +61,8 @@ def check_policy(
     _check_cryptographic_claims(policy)
     if refreshes and not any(grant.action is Action.REFRESH for grant in _all_grants(policy)):
         raise InputError(
-            f"the program needs {refreshes} refreshes, but no role may refresh; give the key "
-            "holder's role the action 'refresh' on 'program'"
+            f"the program needs {refreshes} refresh{'es' if refreshes > 1 else ''}, but no role "
+            "may refresh; give the key holder's role the action 'refresh' on 'program'"
         )
 
 
@@ -83,6 +84,47 @@ def policy_warnings(policy: Policy) -> tuple[str, ...]:
     ]
     found = [_key_view_warning(who, list(grants(policy, roles))) for who, roles in subjects]
     return tuple(warning for warning in found if warning is not None)
+
+
+def work_warnings(
+    policy: Policy, inputs: Sequence[str], outputs: Sequence[str], *, refreshes: int = 0
+) -> tuple[str, ...]:
+    """What nobody can do under a policy, so that the program cannot be used as it should be.
+
+    A role without a user is no fault, so this warns and does not refuse.
+
+    Args:
+        policy: The policy, checked by `check_policy`.
+        inputs: Names of the program's inputs, all of which one user encrypts.
+        outputs: Names of the program's outputs; those listed as unused are passed over.
+        refreshes: How many refreshes one evaluation needs.
+
+    Returns:
+        One sentence for each step that no user may take, with the remedy.
+    """
+    entries = [(Action.ENCRYPT, ObjectRef.input(name)) for name in inputs]
+    results = [(Action.DECRYPT, ObjectRef.output(name)) for name in outputs]
+    single = [*entries, (Action.EVALUATE, PROGRAM), (Action.HOLD, KEY_SECRET)]
+    single += [(Action.REFRESH, PROGRAM)] if refreshes else []
+    single += [want for want in results if want[1] not in policy.unused]
+    by_user = [list(grants(policy, user.roles)) for user in policy.users]
+    found = [
+        f"no user may {action} {obj}: give a user in [users] a role with '{action}' on {obj}"
+        for action, obj in single
+        if not any(_may(granted, action, obj) for granted in by_user)
+    ]
+    together = any(all(_may(granted, *want) for want in entries) for granted in by_user)
+    if not found and not together:
+        told = ", ".join(str(obj) for _, obj in entries)
+        found.append(
+            f"no user may encrypt all of {told}, which one user encrypts together: give a user in "
+            "[users] roles with 'encrypt' on each"
+        )
+    return tuple(found)
+
+
+def _may(granted: Iterable[Grant], action: Action, obj: ObjectRef) -> bool:
+    return any(grant.action is action and grant.object.covers(obj) for grant in granted)
 
 
 def _key_view_warning(who: str, granted: list[Grant]) -> str | None:
@@ -169,7 +211,8 @@ def _check_objects(policy: Policy, inputs: Sequence[str], outputs: Sequence[str]
             continue
         raise InputError(
             f"{_at(where)}object '{obj}' does not exist in the program"
-            f"{suggestion(obj.name, existing)}; its {obj.kind}s are {', '.join(existing) or 'none'}"
+            f"{suggestion(obj.name, existing, f'{obj.kind}:')}; its {obj.kind}s are "
+            f"{', '.join(existing) or 'none'}"
         )
 
 

@@ -182,10 +182,16 @@ class _Reader:
             )
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` if one of `known` is near to `word`, else nothing."""
+def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """` (did you mean 'x'?)` if one of `known` is near to `word`, else nothing.
+
+    Args:
+        word: What was written.
+        known: What could have been meant.
+        prefix: Put before what is proposed.
+    """
     near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    return f" (did you mean '{prefix}{near[0]}'?)" if near else ""
 
 
 def read_policy(path: str | Path) -> Policy:

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 @load_option
 @observer_options
 @click.option("--sign-key", type=PATH, metavar="KEY.pem", help="Ed25519 key; by default your own.")
+@click.option("-v", "--verbose", is_flag=True, help="Also tell each polynomial as it is chosen.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @json_option
 def command(
@@ -84,6 +85,7 @@ def command(
     load: tuple[Path, ...],
     watch: WatchOptions,
     sign_key: Path | None,
+    verbose: bool,
     overwrite: bool,
     as_json: bool,
     **tuning: object,
@@ -120,7 +122,7 @@ def command(
         options=options,
         preprocessing=steps,
         observers=watching.observers,
-        note=console.say,
+        note=console.say if verbose else _without_details,
         progress=progress,
     )
     watching.tell()
@@ -130,7 +132,7 @@ def command(
 
 def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> None:
     """Print what was compiled; the built-in policy, which nobody wrote, goes to stderr."""
-    from hecompile.access.policy_checks import policy_warnings
+    from hecompile.access.policy_checks import policy_warnings, work_warnings
     from hecompile.cli.describe import policy_document, policy_text, report_text
 
     report = compiled.report.to_json()
@@ -140,7 +142,12 @@ def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> Non
         for fit in compiled.report.fits
         if fit.outside > 0
     ]
+    inputs, outputs = (
+        [entry.label for entry in side] for side in (compiled.spec.inputs, compiled.spec.outputs)
+    )
     warnings += policy_warnings(compiled.policy)
+    rounds = len(compiled.spec.refreshes)
+    warnings += work_warnings(compiled.policy, inputs, outputs, refreshes=rounds)
     for warning in warnings:
         console.warn(warning)
     if built_in:
@@ -153,6 +160,12 @@ def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> Non
         "warnings": warnings,
     }
     console.result(document, f"wrote {output}\n{report_text(report)}", as_json)
+
+
+def _without_details(note: str) -> None:
+    """Tell a note, unless it describes one node, as the table of activations does."""
+    if not note.startswith("approximate: '"):
+        console.say(note)
 
 
 def _options(shapes: Sequence[str], values: Mapping[str, object]) -> CompileOptions:

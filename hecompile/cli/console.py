@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,8 @@ def clear_line() -> None:
 class Progress:
     """Shows how far work has come: a bar on a terminal, else a line now and then.
 
-    It is called with the task, how much of it is done, and how much there is.
+    It is called with the task, how much of it is done, and how much there is. Tasks that differ
+    in a number only ("sample group 2 of 9") are one task, told of now and then.
     """
 
     def __init__(self) -> None:
@@ -60,17 +62,18 @@ class Progress:
         """Show that `done` of `total` steps of a task are done; no total means unknown."""
         now = time.monotonic()
         passed = now - self._told
+        kind = re.sub(r"\d+", "#", task)
         if self._bar:
-            if task not in self._seen or passed >= _REDRAW_SECONDS or done == total:
+            if kind not in self._seen or passed >= _REDRAW_SECONDS or done == total:
                 self._draw(task, done, total)
                 self._told = now
-        elif task not in self._seen:
+        elif kind not in self._seen:
             say(f"{task} ...")
             self._told = now
         elif total and passed >= _LINE_SECONDS:
             say(f"{task}: {done} of {total}")
             self._told = now
-        self._seen.add(task)
+        self._seen.add(kind)
 
     def _draw(self, task: str, done: int, total: int) -> None:
         global _on_line
@@ -99,6 +102,11 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[str] = (), indent: st
         ]
         lines.append(f"{indent}{'  '.join(cells)}".rstrip())
     return "\n".join(lines) + "\n"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 round`, `2 rounds`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size(count: float) -> str:

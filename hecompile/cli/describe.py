@@ -68,14 +68,18 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     parts = report["predicted_error_parts"]
     steps = report["rotation_steps"]
     rounds = report["refreshes"]
+    samples, depth = console.counted(report["batch"], "sample"), report["depth"]
     rows = [
-        ("program", f"{report['program']}, {report['batch']} samples an evaluation"),
+        ("program", f"{report['program']}, {samples} an evaluation"),
         (
             "parameters",
             f"N = {found['poly_modulus_degree']}, {sum(bits)} bits ({' '.join(map(str, bits))}), "
             f"scale 2^{found['scale_bits']}, {found['security_bits']}-bit security",
         ),
-        ("depth", f"{report['depth']} levels in all, {report['levels']} between refreshes"),
+        (
+            "depth",
+            f"{console.counted(depth, 'level')} in all, {report['levels']} between refreshes",
+        ),
         ("refreshes", _refreshes(report) if rounds else "none"),
         ("key switches", str(report["key_switches"])),
         ("rotation steps", f"{len(steps)}: {_some(steps)}" if steps else "none"),
@@ -99,7 +103,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             "ciphertexts",
             f"{console.size(report['input_bytes'])} in, {console.size(report['output_bytes'])} out",
         ),
-        ("calibration", f"{report['calibration_samples']} samples"),
+        ("calibration", console.counted(report["calibration_samples"], "sample")),
     ]
     if report["precision"] is not None:
         rows.insert(6, ("precision asked", f"{report['precision']:.3g}"))
@@ -108,8 +112,9 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 def _refreshes(report: Report) -> str:
     return (
-        f"{report['refreshes']} rounds with the key holder, {report['refreshed_ciphertexts']} "
-        f"ciphertexts, masks of {report['mask_bits']} bits"
+        f"{console.counted(report['refreshes'], 'round')} with the key holder, "
+        f"{console.counted(report['refreshed_ciphertexts'], 'ciphertext')}, "
+        f"masks of {report['mask_bits']} bits"
     )
 
 

@@ -54,5 +54,6 @@ def command(
     envelopes = Client(spec, key).encrypt(arrays, console.warn)
     written = write_parts(output, envelopes)
     document = {"output": str(output), "evaluations": len(envelopes), "bytes": written}
-    text = f"wrote {output}: {len(envelopes)} evaluations, {console.size(written)}"
+    evaluations = console.counted(len(envelopes), "evaluation")
+    text = f"wrote {output}: {evaluations}, {console.size(written)}"
     console.result(document, text, as_json)

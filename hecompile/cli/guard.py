@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from hecompile.errors import AccessDeniedError, HecompileError
 
 TRACEBACK_VARIABLE = "HECOMPILE_TRACEBACK"
 INTERRUPTED, TERMINATED = 130, 143
+_NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class StoppedError(Exception):
@@ -80,11 +82,14 @@ def _explain(error: BaseException) -> tuple[str, int]:
         case MemoryError():
             return "error: the memory is full; use a machine with more, or a smaller --batch", 1
         case BrokenPipeError():
-            # Whoever read the output has left; Python's own flush at the end must not complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Whoever read the output has left.
+            _give_up_stdout()
             return "", 1
         case OSError(filename=str() as name, strerror=str() as reason):
             return f"error: {name}: {reason}", 1
+        case OSError(errno=number, strerror=str() as reason) if number in _NOT_WRITTEN:
+            _give_up_stdout()
+            return f"error: the output cannot be written: {reason}", 1
         case SystemExit():
             return "", error.code if isinstance(error.code, int) else 1
     told = _one_line(f"{type(error).__name__}: {error}")
@@ -92,6 +97,16 @@ def _explain(error: BaseException) -> tuple[str, int]:
         f"internal error: {told}; this is a fault of hecompile: set {TRACEBACK_VARIABLE}=1 to see "
         "where it arose, and report it"
     ), 1
+
+
+def _give_up_stdout() -> None:
+    """Let what stdout did not take go, so that Python's own flush at the end cannot complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _usage(error: click.UsageError) -> str:

@@ -19,7 +19,7 @@ from hecompile.cli.options import bundle_argument, json_option, trust_option
 @json_option
 def command(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
     """Show parameters, depth, operations, predicted error and cost, and who may do what."""
-    from hecompile.access.policy_checks import policy_warnings
+    from hecompile.access.policy_checks import policy_warnings, work_warnings
     from hecompile.numeric.parameters import Parameters
 
     door = open_door(bundle, trust)
@@ -40,7 +40,11 @@ def command(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
         ]
         for side, ports in manifest_io.items()
     }
-    warnings = list(policy_warnings(manifest.policy))
+    inputs, outputs = ([p.name for p in ports] for ports in manifest_io.values())
+    warnings = [
+        *policy_warnings(manifest.policy),
+        *work_warnings(manifest.policy, inputs, outputs, refreshes=manifest.refresh.count),
+    ]
     document = {
         "bundle": str(bundle),
         "created": manifest.created,
@@ -55,7 +59,9 @@ def command(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
     rows = [("bundle", f"{bundle}, made {manifest.created} by {manifest.versions.hecompile}")]
     for side, ports in manifest_io.items():
         told = [
-            f"{p.name} {'x'.join(map(str, p.shape))} in {p.ciphertexts} ciphertexts" for p in ports
+            f"{p.name} {'x'.join(map(str, p.shape))} in "
+            f"{console.counted(p.ciphertexts, 'ciphertext')}"
+            for p in ports
         ]
         rows.append((side, ", ".join(told)))
     keys = ", ".join(f"{name.split('_')[0]} {console.size(n)}" for name, n in sizes.items())

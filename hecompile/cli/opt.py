@@ -68,8 +68,8 @@ def command(
         _write(output, printed, after)
     elif named := _named_by_digest(after):
         console.say(
-            f"note: {len(named)} constants are too large for the text and named by digest; "
-            "-o FILE.hir writes them beside it"
+            f"note: {console.counted(len(named), 'constant')} too large for the text, named by "
+            "digest; -o FILE.hir writes what is left out beside it"
         )
     document = {
         "pipeline": str(pipeline),

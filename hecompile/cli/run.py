@@ -108,7 +108,8 @@ def costs_text(result: RunResult) -> str:
     rows = [
         (name, f"{phase.cpu:.2f}", f"{phase.wall:.2f}") for name, phase in result.phases.items()
     ]
-    rounds = f", {result.refresh_rounds} refresh rounds of {console.size(result.refresh_bytes)}"
+    rounds = console.counted(result.refresh_rounds, "refresh round")
+    rounds = f", {rounds} of {console.size(result.refresh_bytes)}"
     return (
         console.table(rows, ("phase", "CPU s", "wall s"))
         + f"  the evaluator took {console.size(result.peak_memory_bytes)} of memory; ciphertexts: "

@@ -12,7 +12,7 @@ from hecompile.access.audit import AuditLog
 from hecompile.access.decide import Gate, PolicyIndex
 from hecompile.access.manifest import Manifest
 from hecompile.access.policy import KEY_SECRET, PROGRAM, Action, ObjectRef
-from hecompile.errors import UsageError
+from hecompile.errors import AccessDeniedError, UsageError
 
 Want = tuple[Action, ObjectRef]
 """An action on an object."""
@@ -215,12 +215,20 @@ class PolicyGuard:
     def _play(self, user: str | None, wants: Sequence[Want], preferred: str) -> None:
         """Let a further party of a run do what is wanted."""
         able = self._able(wants)
+        nobody = user is None and not able
         if user is None:
             user = preferred if preferred in able or not able else able[0]
             if user != preferred:
                 self._tell(f"'{user}' is to {wants[0][0]} {wants[0][1]}")
-        for want in wants:
-            self._gate.require(user, *want)
+        try:
+            for want in wants:
+                self._gate.require(user, *want)
+        except AccessDeniedError as denied:
+            if not nobody:
+                raise
+            # The user who asks was only tried in default of another.
+            told = " and ".join(f"{action} {obj}" for action, obj in wants)
+            raise AccessDeniedError(f"Access Denied: no user may {told}") from denied
 
     def _granted(self, user: str, wants: Sequence[Want]) -> tuple[Want, ...]:
         return tuple(want for want in wants if self._index.decide(user, *want).allowed)

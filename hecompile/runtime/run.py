@@ -118,6 +118,7 @@ def run_parties(
         custodian = Custodian(spec, secret)
         with watch.measure("encrypt"):
             envelopes = Client(spec, public).encrypt(inputs, heard)
+        groups = _GroupProgress(progress, len(envelopes))
         process = EvaluatorProcess(
             server.program,
             server.constants,
@@ -125,9 +126,9 @@ def run_parties(
             folder,
             memory_limit=memory_limit,
             timeout=timeout,
-            progress=progress,
+            progress=groups,
         )
-        results = _evaluate(process, envelopes, custodian, watch, progress)
+        results = _evaluate(process, envelopes, custodian, watch, groups)
     with watch.measure("decrypt"):
         decrypted = join_groups([custodian.decrypt(result, only) for result in results])
     for name, phase in process.phases.items():
@@ -152,7 +153,7 @@ def _evaluate(
     envelopes: Sequence[bytes],
     custodian: Custodian,
     watch: Stopwatch,
-    progress: Progress,
+    groups: _GroupProgress,
 ) -> list[bytes]:
     """Have every envelope evaluated in the process, refreshed by the custodian here."""
 
@@ -162,10 +163,24 @@ def _evaluate(
 
     results = []
     with process:
-        for done, envelope in enumerate(envelopes, start=1):
+        for envelope in envelopes:
+            groups.group += 1
             results.append(process.evaluate(envelope, answer))
-            progress("groups of samples", done, len(envelopes))
     return results
+
+
+class _GroupProgress:
+    """Says which of several groups of packed samples a task is for."""
+
+    def __init__(self, progress: Progress, groups: int) -> None:
+        self.group = 0
+        self._progress = progress
+        self._groups = groups
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        if self.group and self._groups > 1:
+            task = f"{task} sample group {self.group} of {self._groups}"
+        self._progress(task, done, total)
 
 
 def _keys(

@@ -25,7 +25,7 @@ from hecompile.access.policy import (
     role_paths,
     single_owner_policy,
 )
-from hecompile.access.policy_checks import check_policy, policy_warnings
+from hecompile.access.policy_checks import check_policy, policy_warnings, work_warnings
 from hecompile.access.policy_io import (
     parse_policy,
     policy_from_json,
@@ -287,6 +287,37 @@ def test_seeing_ciphertexts_and_decrypted_values_without_the_key_is_warned_of() 
 def test_who_holds_the_key_or_decrypts_nothing_is_not_warned_of(text: str) -> None:
     assert policy_warnings(parse_policy(text)) == ()
     assert policy_warnings(single_owner_policy(["x"], ["y"])) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        (change('alice = ["clinician"]', 'alice = ["viewer"]'), "encrypt input:x"),
+        (change('alice = ["clinician"]', 'alice = ["viewer"]'), "decrypt output:y"),
+        (change('cloud = ["cloud"]', "cloud = []"), "evaluate program"),
+        (HOSPITAL, "hold key:secret"),
+        (HOSPITAL, "refresh program"),
+    ],
+)
+def test_steps_that_no_user_may_take_are_warned_of(text: str, step: str) -> None:
+    found = work_warnings(parse_policy(text), ["x"], ["y", "z"], refreshes=1)
+    assert [one for one in found if one.startswith(f"no user may {step}: ")]
+    assert not [one for one in found if "output:z" in one]
+
+
+def test_all_inputs_are_encrypted_by_one_user() -> None:
+    text = change('"input:x", "output:y"', '"input:x", "output:y", "key:secret"')
+    text = text.replace('["encrypt", "decrypt"]', '["encrypt", "decrypt", "hold"]')
+    assert work_warnings(parse_policy(text), ["x"], ["y"]) == ()
+    other = '[[permissions]]\nrole = "custodian"\nactions = ["encrypt"]\nobjects = ["input:a"]\n'
+    text = text.replace("[users]", f'{other}[users]\nbob = ["custodian"]')
+    [warning] = work_warnings(parse_policy(text), ["x", "a"], ["y"])
+    assert warning.startswith("no user may encrypt all of input:x, input:a")
+
+
+def test_misspelt_objects_are_proposed_with_their_kind() -> None:
+    with pytest.raises(InputError, match="did you mean 'input:vitals'"):
+        check_policy(parse_policy(HOSPITAL.replace("input:x", "input:vital")), ["vitals"], ["y"])
 
 
 def test_single_owner_policy_separates_owner_and_evaluator() -> None:

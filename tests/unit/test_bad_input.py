@@ -135,7 +135,7 @@ def test_every_unsupported_node_is_listed_with_a_remedy(place: Path, call: Calle
         ({"x": np.zeros((9, 2, 4))}, "calibration: input 'x' has the shape (9, 2, 4)"),
         ({"x": np.full((9, 4), "a")}, "calibration: input 'x' holds elements of type <U1"),
         ({"x": np.zeros((9, 4), complex)}, "calibration: input 'x' holds elements of type complex"),
-        ({}, "calibration: the model's input 'x' is missing among no arrays"),
+        ({}, "calibration: the model's input 'x' is missing and the file has no arrays"),
     ],
 )
 def test_calibration(place: Path, arrays: dict[str, np.ndarray], told: str, call: Caller) -> None:

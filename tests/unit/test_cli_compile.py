@@ -82,6 +82,24 @@ def test_options_and_observers_reach_the_compiler(place: Path, call: Caller) -> 
     call("inspect", "b.hec")
 
 
+def test_polynomials_are_told_one_by_one_on_request(place: Path, call: Caller) -> None:
+    words = ("compile", "m.onnx", "--calibration", "cal.npz", "--overwrite", "-o", "b")
+    few, many = call(*words).err, call(*words, "--verbose").err
+    assert "approximate: '" not in few
+    assert "approximate: polynomials change the outputs" in few
+    assert "approximate: '" in many
+
+
+def test_a_policy_without_an_evaluator_is_warned_of(place: Path, call: Caller) -> None:
+    (place / "p.toml").write_text(POLICY.replace('cloud = ["evaluator"]\n', ""))
+    words = ("compile", "m.onnx", "--calibration", "cal.npz", "-o", "b", "--policy", "p.toml")
+    assert "warning: no user may evaluate program: " in call(*words).err
+    assert "warning: no user may evaluate program: " in call("inspect", "b").out
+    np.savez(place / "x.npz", x=np.zeros((1, 4)))
+    found = call("run", "b", "--input", "x.npz", "--as", "anna", code=3)
+    assert found.err.endswith("Access Denied: no user may evaluate program\n")
+
+
 def test_overwrite_only_on_request(place: Path, call: Caller) -> None:
     words = ("compile", "m.onnx", "--calibration", "cal.npz", "-o", "b")
     call(*words)

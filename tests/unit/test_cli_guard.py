@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hecompile import errors
-from hecompile.cli import group, passes
+from hecompile.cli import console, group, passes
 from hecompile.cli.group import COMMANDS
 from tests.unit.cli_calls import Caller
 
@@ -65,6 +65,24 @@ def test_traceback_is_shown_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_full_stdout_is_told_in_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hecompile", "passes"],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"
+
+
+def test_tasks_that_differ_in_a_number_are_one(capsys: pytest.CaptureFixture[str]) -> None:
+    show = console.Progress()
+    for number in range(1, 4):
+        show(f"evaluating sample group {number} of 3", 1, 2)
+    assert capsys.readouterr().err == "evaluating sample group 1 of 3 ...\n"
 
 
 @pytest.mark.parametrize(
