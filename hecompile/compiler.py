@@ -256,14 +256,15 @@ def _report(
     precision: float | None,
     options: CompileOptions,
 ) -> Report:
-    error = approximation_error(original, polynomial, samples.everything)
+    everything = samples.everything
+    error = approximation_error(original, polynomial, everything)
     outside = {r.value: r.fraction for r in out_of_range(polynomial, samples.judge)}
     predicted = estimate(program)
     if program.parameters is None:
         raise CompileError(f"program '{program.name}' was left without parameters")
-    seen = trace_slots(program, samples.everything)
-    outputs = run_tensor(original, samples.everything)
-    magnitude = max(float(np.abs(y).max()) for y in outputs.values())
+    seen = trace_slots(program, everything)
+    exact = run_tensor(original, everything)
+    magnitude = max(float(np.abs(y).max()) for y in exact.values())
     report = Report(
         program=program.name,
         parameters=program.parameters,
@@ -274,7 +275,9 @@ def _report(
         mask_bits=options.mask_bits if predicted.refreshes else 0,
         approximation_error=UNSEEN_FACTOR * (1 + SCARCE_SAMPLES / samples.count) * error.max,
         noise_error=max(n.bound for n in predict_noise(program, seen)),
-        reference_error=_reference_error(original, samples.everything),
+        reference_error=max(
+            _FLOAT32_ROUNDING * magnitude, _rounding_of_singles(original, everything, exact)
+        ),
         precision=precision,
         fits=fit_reports(polynomial, outside),
         calibration_samples=samples.count,
@@ -296,13 +299,12 @@ def _report(
     return report
 
 
-def _reference_error(original: Program, samples: Mapping[str, Array]) -> float:
+def _rounding_of_singles(
+    original: Program, samples: Mapping[str, Array], exact: Mapping[str, Array]
+) -> float:
     """Room for the rounding of the model's own float32 arithmetic, whose order is not known."""
-    exact = run_tensor(original, samples)
     rounded = run_tensor(original, samples, single=True)
-    distances = (float(np.abs(exact[label] - rounded[label]).max()) for label in exact)
-    largest = max(float(np.abs(array).max()) for array in exact.values())
-    return max(_FLOAT32_ROUNDING * largest, 4 * max(distances))
+    return 4 * max(float(np.abs(exact[label] - rounded[label]).max()) for label in exact)
 
 
 _FLOAT32_ROUNDING = 16 * 2.0**-24

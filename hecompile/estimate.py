@@ -128,7 +128,6 @@ def _primitives(op: Operation) -> list[tuple[str, int]]:
     name = _COST_NAMES.get(type(op))
     if name is None:
         return []
-    # Rescaling and dropping work on the operand's primes, one more than the result has.
     return [(name, 1)]
 
 
@@ -161,7 +160,7 @@ def _weight_bytes(program: Program, parameters: Parameters) -> int:
 
 def _live_bytes(program: Program, parameters: Parameters) -> int:
     """Largest total of ciphertexts alive at once."""
-    last: dict[str, int] = {v.name: i for i, op in enumerate(program) for v in op.operands}
+    last = program.last_uses
     alive = most = 0
     for i, op in enumerate(program):
         if op.result is not None and isinstance(op.result.type, CipherType):
