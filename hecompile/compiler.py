@@ -27,25 +27,18 @@ from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.constants import Array
 from hecompile.ir.graph import multiplicative_depth
 from hecompile.ir.program import Program
-from hecompile.ir.tensor_ops import Polynomial
 from hecompile.npz import load_npz
-from hecompile.numeric.security import max_modulus_bits
 from hecompile.observe import Observer
 from hecompile.passbase import UNSEEN_FACTOR, Context, Note, Pass
-from hecompile.pipelines import checks, slot_pipeline, slot_planning, tensor_pipeline
+from hecompile.pipelines import checks, tensor_pipeline
 from hecompile.precision import predict_noise
 from hecompile.preprocess import Step
-from hecompile.report import Report, depth_by_stage, fit_reports
+from hecompile.report import Report, fit_reports
+from hecompile.rings import RingSearch
 from hecompile.runtime.spec import ClientSpec, spec_from_program
-
-SEARCH_SAMPLES = 64
-"""Samples on which slots are observed while rings are compared; the winner sees all."""
 
 SCARCE_SAMPLES = 8
 """With as few calibration samples as this, errors on unseen ones are taken to be twice as large."""
-
-SMALLEST_PRIME_BITS = 24
-"""Size of the smallest rescale prime that a plan uses, bits."""
 
 Progress = Callable[[str], None]
 
@@ -139,7 +132,7 @@ def compile(
     original = import_onnx(model, input_shapes=options.shapes())
     arrays = load_npz(calibration) if isinstance(calibration, str | Path) else calibration
     samples = prepare_calibration(original, arrays, preprocessing)
-    checked = prepare_policy(policy, original)
+    checked = prepare_policy(policy, original, encrypt_model=options.encrypt_model)
     context = Context(samples.fit, precision, note if note is not None else _silent)
     if samples.judge is samples.fit:
         context.note(
@@ -151,7 +144,7 @@ def compile(
     polynomial = tensor_pipeline(options, before).run(original, context, observers)
     polynomial = polynomial.replace(batch=options.batch)
     everything = replace(context, calibration=samples.everything)
-    search = _RingSearch(polynomial, everything, options, passes, tuple(observers), told)
+    search = RingSearch(polynomial, everything, options, passes, tuple(observers), told)
     planned, program = search.best()
     told("checking the program")
     checks().run(program, everything, observers)
@@ -163,88 +156,6 @@ def compile(
 
 def _silent(message: str) -> None:
     """Drop a message."""
-
-
-class _RingSearch:
-    """Plans the program on one ring after the other and keeps the cheapest."""
-
-    def __init__(
-        self,
-        polynomial: Program,
-        context: Context,
-        options: CompileOptions,
-        passes: Sequence[Pass],
-        observers: tuple[Observer, ...],
-        progress: Progress,
-    ) -> None:
-        self._polynomial = polynomial
-        self._context = context
-        self._options = options
-        self._passes = [p for p in passes if p.stage == "slots"]
-        self._observers = observers
-        self._progress = progress
-
-    def best(self) -> tuple[Program, Program]:
-        """The program before and after levels were assigned.
-
-        A larger ring is tried only while the ones before it failed or needed refreshes and it
-        promises to be cheaper.
-        """
-        found: list[tuple[float, int, Program, Program]] = []
-        reasons = []
-        for ring in self._options.rings():
-            if self._too_small(ring):
-                reasons.append(f"a ring of {ring} has too few levels")
-                continue
-            self._progress(f"planning on a ring of {ring}")
-            try:
-                planned, program = self._plan(ring, SEARCH_SAMPLES)
-            except CompileError as error:
-                reasons.append(str(error))
-                continue
-            predicted = estimate(program)
-            found.append((self._options.price(predicted), ring, planned, program))
-            worse = len(found) > 1 and found[-1][0] >= found[-2][0]
-            if predicted.refreshes == 0 or worse:
-                break
-        if not found:
-            raise CompileError(self._explain(reasons))
-        _, ring, planned, program = min(found, key=lambda entry: entry[0])
-        samples = self._context.samples("compile")
-        if any(len(array) > SEARCH_SAMPLES for array in samples.values()):
-            self._progress("planning on all calibration samples")
-            planned, program = self._plan(ring, None)
-        return planned, program
-
-    def _plan(self, ring: int, samples: int | None) -> tuple[Program, Program]:
-        planned = slot_planning(ring, self._options, self._passes, samples).run(
-            self._polynomial, self._context, self._observers
-        )
-        finished = slot_pipeline(ring, self._options, samples)
-        return planned, finished.run(planned, self._context, self._observers)
-
-    def _too_small(self, ring: int) -> bool:
-        """Whether a ring cannot carry two levels, nor the whole program, at the smallest scale."""
-        depth = max((stage.total for stage in depth_by_stage(self._polynomial)), default=0)
-        ends = 2 * SMALLEST_PRIME_BITS + 14
-        levels = (max_modulus_bits(ring) - ends) // SMALLEST_PRIME_BITS
-        return levels < min(depth, 2)
-
-    def _explain(self, reasons: list[str]) -> str:
-        levels: dict[str, tuple[int, int]] = {}
-        for stage in depth_by_stage(self._polynomial):
-            levels[stage.name] = (levels.get(stage.name, (0, 0))[0] + stage.levels, stage.total)
-        table = "; ".join(f"{name}: {own} (up to {at})" for name, (own, at) in levels.items())
-        remedies = ["ask for a larger --precision", "standardise the inputs to a range near 1"]
-        if any(op.functions for op in self._polynomial.select(Polynomial)):
-            remedies.append("give a smaller --degree")
-        if self._options.refresh == "never":
-            remedies.insert(0, "allow --refresh auto")
-        why = "; ".join(reason.rstrip(".") for reason in reasons)
-        return (
-            f"no parameters carry program '{self._polynomial.name}': {why}. Levels by stage: "
-            f"{table}. Remedies: {', '.join(remedies)}"
-        )
 
 
 def _report(
@@ -260,6 +171,7 @@ def _report(
     error = approximation_error(original, polynomial, everything)
     outside = {r.value: r.fraction for r in out_of_range(polynomial, samples.judge)}
     predicted = estimate(program)
+    options.check_limits([predicted])
     if program.parameters is None:
         raise CompileError(f"program '{program.name}' was left without parameters")
     seen = trace_slots(program, everything)

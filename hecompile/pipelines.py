@@ -9,7 +9,7 @@ from hecompile.passbase import Pass
 from hecompile.pipeline import Pipeline, parse_pipeline
 
 _SIMPLIFY = "normalise,fold-constants,fold-batchnorm,unroll-recurrent,normalise,cse,dce"
-_FINISH_TENSOR = "merge-linear,cse,dce,require-polynomial"
+_FINISH_TENSOR = "complete-square,merge-linear,cse,dce,require-polynomial"
 
 
 def tensor_pipeline(options: CompileOptions, extra: Sequence[Pass] = ()) -> Pipeline:
@@ -23,20 +23,38 @@ def tensor_pipeline(options: CompileOptions, extra: Sequence[Pass] = ()) -> Pipe
     return _joined(_SIMPLIFY, extra, f"{approximate},{_FINISH_TENSOR}")
 
 
+_WEIGHING = {
+    "latency": "client=0.1",
+    "throughput": "client=0.01",
+    "client": "client=20.0 byte=1.6e-06",
+    "keys": "key=1.0",
+}
+"""What counts in the search for layouts, beside the evaluator's seconds, by objective."""
+
+
 def slot_planning(
-    ring: int, options: CompileOptions, extra: Sequence[Pass] = (), samples: int | None = None
+    ring: int, options: CompileOptions, extra: Sequence[Pass] = (), keys: int | None = None
 ) -> Pipeline:
     """From tensors to slot operations with planned rotations, without levels.
 
-    `samples` limits the samples on which bounds are observed.
+    `keys` limits the number of Galois keys; 0 for as few as rotations in two hops allow.
     """
-    lower = f"lower-to-slots{{slots={ring // 2}}},cse,plan-rotations,cse,dce"
-    calibrate = f"calibrate-slots{{samples={samples}}}" if samples else "calibrate-slots"
-    return _joined(lower, extra, calibrate)
+    weighing = _WEIGHING[options.optimize]
+    text = f"lower-to-slots{{slots={ring // 2} {weighing}}},cse,plan-rotations,cse,dce"
+    if keys is not None:
+        text += f",limit-rotation-keys{{keys={keys}}},cse,dce"
+    if options.encrypt_model:
+        text += ",encrypt-weights,cse,dce"
+    return _joined(text, extra, "")
+
+
+def calibration(samples: int | None = None) -> Pipeline:
+    """Bounds of the slots; `samples` limits the samples on which they are observed."""
+    return parse_pipeline(f"calibrate-slots{{samples={samples}}}" if samples else "calibrate-slots")
 
 
 def slot_pipeline(ring: int, options: CompileOptions, samples: int | None = None) -> Pipeline:
-    """From slot operations to levels, scales and parameters; `samples` as in `slot_planning`."""
+    """From slot operations to levels, scales and parameters; `samples` as in `calibration`."""
     refresh = "false" if options.refresh == "never" else "true"
     mask = f"mask_bits={options.mask_bits}"
     observed = f" samples={samples}" if samples else ""
@@ -57,5 +75,5 @@ def checks() -> Pipeline:
 
 
 def _joined(first: str, extra: Sequence[Pass], last: str) -> Pipeline:
-    head, tail = parse_pipeline(first), parse_pipeline(last)
+    head, tail = parse_pipeline(first), parse_pipeline(last) if last else Pipeline(())
     return Pipeline((*head.passes, *extra, *tail.passes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,10 +10,15 @@ from hecompile.errors import PassError
 from hecompile.ir import he_ops as he
 from hecompile.ir import movement_ops as move
 from hecompile.ir import tensor_ops as tensor
+from hecompile.ir.constants import SparseMap
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Builder, Program
-from hecompile.packing.packer import Packer
-from hecompile.packing.parts import Packed
+from hecompile.packing import targets as goals
+from hecompile.packing.packer import Model, Packer, Term
+from hecompile.packing.places import Packed, power_of_two
+from hecompile.packing.price import Prices, Weighing
+from hecompile.packing.search import Choice, LayoutSearch
+from hecompile.packing.views import contiguous_range
 from hecompile.passbase import Context, Pass, register_pass
 
 
@@ -22,11 +28,15 @@ class LowerToSlots(Pass):
     """Rewrite tensor operations as operations on periodic slot vectors of `slots` slots or fewer.
 
     Every ciphertext repeats with a power-of-two period, so that a program packed for `slots` slots
-    also runs on any larger ring. A linear map becomes one sum of plaintext products with the
-    rotations of its operands along its non-zero generalised diagonals (Halevi and Shoup, CRYPTO
-    2014, section 4.1; hybrid form for few outputs: Juvekar et al., USENIX Security 2018, section
-    4.1), followed by log2(inputs / outputs) folds. Contiguous slices and reshapes cost nothing:
-    they only change the layout, and products align their operands by one rotation.
+    also runs on any larger ring. Where elements sit is searched for over the whole program
+    (`packing.search`): linear maps become sums of plaintext products with rotations of their
+    operands (`packing.kernels`), and inputs are gathered by the client as the first maps need them.
+    Contiguous slices and reshapes cost nothing: they only change what places mean, and products
+    align their operands by one rotation.
+
+    Options: `search`, whether layouts are searched for, or all elements kept in order; `client`,
+    `key` and `byte`, what a CPU second of the client, a Galois key and a byte sent count beside a
+    CPU second of the evaluator.
 
     Requires: what `require-polynomial` admits.
     Ensures: a program of `he.*` without relinearize, rescale, drop_level, refresh.
@@ -35,51 +45,111 @@ class LowerToSlots(Pass):
     name: ClassVar[str] = "lower-to-slots"
     after: ClassVar[tuple[str, ...]] = ("merge-linear", "require-polynomial")
     slots: int = 4096
+    search: bool = True
+    client: float = 0.1
+    key: float = 1e-5
+    byte: float = 0.0
 
     def run(self, program: Program, context: Context) -> Program:
         """Lower the program; one that is lowered already is returned as it is."""
         if program.dialect == "he":
             return program
+        _require_encrypted_forms(program)
         if self.slots < 1 or self.slots & (self.slots - 1):
             raise PassError(f"{self.name}: slots is a power of two, not {self.slots}")
-        if program.batch > self.slots:
+        lanes = power_of_two(program.batch)
+        if lanes > self.slots:
             raise PassError(
                 f"{self.name}: a batch of {program.batch} does not fit {self.slots} slots; "
                 "compile for fewer samples at a time"
             )
-        return _Lowering(program, self.slots).run()
+        most = self.slots // lanes
+        if not self.search:
+            return _Lowering(program, most, lanes, {}).run()
+        prices = Prices(2 * self.slots, Weighing(self.client, self.key, self.byte))
+        found = []
+        for capacity in _capacities(most, lanes):
+            choices, price = LayoutSearch(program, capacity, prices).best()
+            found.append((price, capacity, choices))
+        _, capacity, choices = min(found, key=lambda entry: entry[0])
+        return _Lowering(program, capacity, lanes, choices).run()
+
+
+_LOWERED = (
+    tensor.Input,
+    tensor.Output,
+    tensor.ConstantTensor,
+    tensor.Add,
+    tensor.Sub,
+    tensor.Mul,
+    tensor.Neg,
+    tensor.Polynomial,
+    move.Affine,
+    move.Reshape,
+    move.Slice,
+)
+
+
+def _require_encrypted_forms(program: Program) -> None:
+    """Refuse operations that ciphertexts do not have, and constants where they are needed."""
+    for op in program:
+        if not isinstance(op, _LOWERED):
+            raise _formless(op)
+        for value in op.operands:
+            if isinstance(program.definitions[value.name], tensor.ConstantTensor):
+                raise PassError(f"lower-to-slots: {value} is clear where a ciphertext is needed")
+
+
+def _formless(op: Operation) -> PassError:
+    return PassError(
+        f"lower-to-slots: {op.name} ({op.location or op.result}) has no encrypted form; "
+        "run merge-linear and require-polynomial first"
+    )
+
+
+def _capacities(most: int, lanes: int) -> tuple[int, ...]:
+    """Elements that a ciphertext may hold, each a split of the slots in features and samples.
+
+    With one element a ciphertext nothing is ever rotated. A single sample fills ciphertexts best.
+    """
+    if lanes == 1:
+        return (most,)
+    return tuple(dict.fromkeys((most, most >> most.bit_length() // 3, 1)))
 
 
 class _Lowering:
-    def __init__(self, program: Program, slots: int) -> None:
+    def __init__(
+        self, program: Program, capacity: int, lanes: int, choices: Mapping[str, Choice]
+    ) -> None:
         self._program = program
         self._build = Builder(name=program.name, batch=program.batch)
-        self._packer = Packer(self._build, slots, program.batch)
-        self._packed: dict[str, Packed] = {}
+        self._packer = Packer(self._build, capacity, lanes)
+        self._capacity = capacity
+        self._choices = choices
+        self._sources: dict[str, Packed | Model] = {}
 
     def run(self) -> Program:
         for op in self._program:
             if isinstance(op, tensor.Output):
                 self._output(op)
             elif op.result is not None and not isinstance(op, tensor.ConstantTensor):
-                self._packed[op.result.name] = self._lower(op)
+                self._sources[op.result.name] = self._lower(op)
+        for op in self._program.select(tensor.Input):
+            self._packer.complete(Model(op.label, op.dims))
         return self._build.finish()
 
     def _of(self, value: Value) -> Packed:
-        if value.name not in self._packed:
-            raise PassError(f"lower-to-slots: {value} is clear where a ciphertext is needed")
-        return self._packed[value.name]
+        """A value in ciphertexts; an input's elements are in order."""
+        source = self._sources[value.name]
+        return self._packer.input(source) if isinstance(source, Model) else source
 
-    def _lower(self, op: Operation) -> Packed:
+    def _lower(self, op: Operation) -> Packed | Model:
         packer = self._packer
         match op:
             case tensor.Input():
-                return packer.input(op.label, op.dims)
+                return Model(op.label, op.dims)
             case move.Affine():
-                maps = [self._program.array(symbol) for symbol in op.maps]
-                bias = self._program.array(op.bias)
-                operands = [self._of(v) for v in op.xs]
-                return packer.affine(operands, maps, bias, op.location)
+                return self._affine(op)
             case tensor.Mul():
                 return packer.binary(he.Mul, self._of(op.x), self._of(op.y))
             case tensor.Add():
@@ -94,36 +164,27 @@ class _Lowering:
                 sections = op.sections or width
                 return packer.polynomial(self._of(op.x), coefficients, sections, op.basis)
             case move.Reshape():
-                return self._of(op.x)
+                return self._sources[op.x.name]
             case move.Slice():
                 start, count = contiguous_range(op)
                 return packer.view(self._of(op.x), start, count)
-        raise PassError(
-            f"lower-to-slots: {op.name} ({op.location or op.result}) has no encrypted form; "
-            "run merge-linear and require-polynomial first"
-        )
+        raise _formless(op)
+
+    def _affine(self, op: move.Affine) -> Packed:
+        bias = self._program.array(op.bias)
+        choice = self._choices.get(op.defined.name)
+        if choice is None:
+            choice = Choice(goals.natural(bias.size, self._capacity))
+        terms = []
+        for i, (x, symbol) in enumerate(zip(op.xs, op.maps, strict=True)):
+            linear = SparseMap.from_constant(self._program.array(symbol))
+            if i in choice.chunks:
+                terms.append(Term(self._sources[x.name], linear, choice.chunks[i]))
+            else:
+                terms.append(Term(self._of(x), linear, pool=choice.pools.get(i)))
+        return self._packer.affine(terms, bias, choice.targets, op.location)
 
     def _output(self, op: tensor.Output) -> None:
         parts = self._packer.output(self._of(op.x))
         dims = tensor.tensor_type(op.x).shape
         self._build.keep(he.Output(xs=parts, label=op.label, dims=dims, post=op.post))
-
-
-def contiguous_range(op: move.Slice) -> tuple[int, int]:
-    """First element and count of a slice that is one run of the flattened operand.
-
-    Raises:
-        PassError: the slice takes several runs.
-    """
-    shape = tensor.tensor_type(op.x).shape
-    inner = 1
-    for extent in shape[op.axis + 1 :]:
-        inner *= extent
-    outer = 1
-    for extent in shape[: op.axis]:
-        outer *= extent
-    if outer != 1 or op.step != 1:
-        raise PassError(
-            f"lower-to-slots: the slice {op.result} is not contiguous; run merge-linear"
-        )
-    return op.start * inner, (op.stop - op.start) * inner

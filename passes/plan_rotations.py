@@ -12,6 +12,7 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
 from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder, Program
+from hecompile.packing.rotations import best_split
 from hecompile.passbase import Context, Pass, register_pass
 
 Term = tuple[Value, int, Array]
@@ -39,6 +40,8 @@ class PlanRotations(Pass):
     def run(self, program: Program, context: Context) -> Program:
         """Rewrite each family of sums that share operands."""
         sums = [_Sum.of(program, op) for op in program.select(he.SumMulPlain)]
+        if not any(d for s in sums for _, d, _ in s.terms):
+            return program
         steps: dict[str, int] = {}
         for family in _families(sums):
             step = _best_step(family)
@@ -94,17 +97,9 @@ def _families(sums: Iterable[_Sum]) -> list[list[_Sum]]:
 def _best_step(family: list[_Sum]) -> int:
     """The baby-step bound with the fewest rotations, or 0 if plain rotations are as few."""
     longest = max(s.operation.period for s in family)
-    candidates = [1 << k for k in range(1, longest.bit_length())]
-    plain = {(b.name, d) for s in family for b, d, _ in s.terms if d}
-    best, best_cost = 0, (len(plain), len({d for _, d in plain}))
-    for step in candidates:
-        babies = {(b.name, d % step) for s in family for b, d, _ in s.terms if d % step}
-        giants = [{d - d % step for _, d, _ in s.terms if d >= step} for s in family]
-        distinct = {d for _, d in babies}.union(*giants)
-        cost = (len(babies) + sum(map(len, giants)), len(distinct))
-        if cost < best_cost:
-            best, best_cost = step, cost
-    return best
+    number = {name: i for i, name in enumerate(sorted(set().union(*(s.bases for s in family))))}
+    sums = [np.array([(number[b.name], d) for b, d, _ in s.terms]) for s in family]
+    return best_split(sums, longest).step
 
 
 def _emit(

@@ -65,8 +65,28 @@ def _encode(op: he_ops.Encode, constants: Arrays) -> None:
     _shape(constants, op.value, (op.period,))
 
 
+def _weight(op: he_ops.Weight, constants: Arrays) -> None:
+    if op.value is not None:
+        _shape(constants, op.value, (op.period,))
+
+
 def _sum_mul_plain(op: he_ops.SumMulPlain, constants: Arrays) -> None:
     _shape(constants, op.weights, (len(op.xs), op.period))
+
+
+def _input(op: he_ops.Input, constants: Arrays) -> None:
+    if op.gather is None:
+        return
+    need(op.period % op.stride == 0, f"places of {op.stride} slots do not fill {op.period}")
+    places = _shape(constants, op.gather, (op.period // op.stride,))
+    size = math.prod(op.dims)
+    whole = (places >= -1) & (places < size) & (places == np.floor(places))
+    need(bool(whole.all()), f"constant @{op.gather}: places hold elements below {size}, or -1")
+    named = places[places >= 0]
+    need(len(named) > 0, f"constant @{op.gather} names no element")
+    first, last = int(named.min()), int(named.max())
+    told = first == op.first and last == op.first + op.count - 1
+    need(told, f"constant @{op.gather} names elements {first} to {last}, not as first and count")
 
 
 _RULES: Final[Mapping[type[Operation], Callable[[Any, Arrays], None]]] = MappingProxyType(
@@ -74,7 +94,9 @@ _RULES: Final[Mapping[type[Operation], Callable[[Any, Arrays], None]]] = Mapping
         tensor_ops.ConstantTensor: _constant_tensor,
         tensor_ops.Polynomial: _polynomial,
         movement_ops.Affine: _affine,
+        he_ops.Input: _input,
         he_ops.Encode: _encode,
+        he_ops.Weight: _weight,
         he_ops.SumMulPlain: _sum_mul_plain,
     }
 )

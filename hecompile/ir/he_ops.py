@@ -56,6 +56,9 @@ class Input(Operation):
         dims: shape of the whole input, one sample.
         period: slots after which the packed vector repeats.
         first: first element held, as in `Layout`; `count` and `stride` alike.
+        gather: constant (period / stride,) that names the element of each place (`stride` slots),
+            -1 for zero. Elements may repeat: the client packs replicas and the taps of a
+            convolution for free. `first` and `count` then bound the elements named.
     """
 
     name: ClassVar[str] = "he.input"
@@ -65,10 +68,33 @@ class Input(Operation):
     first: int = attribute()
     count: int = attribute()
     stride: int = attribute(default=1)
+    gather: Symbol | None = attribute(default=None)
 
     def infer(self) -> Type | None:
-        """A ciphertext with the declared layout, zero elsewhere."""
-        return CipherType(self.period, Layout(self.first, self.count, self.stride))
+        """A ciphertext with the declared layout, zero elsewhere; gathered ones have none."""
+        layout = Layout(self.first, self.count, self.stride)
+        return CipherType(self.period, layout if self.gather is None else None)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
+class Weight(Operation):
+    """A ciphertext of a model constant, made by the model's owner under the public key of the data.
+
+    Attributes:
+        source: which constant of the model it is; weights of one source are equal.
+        period: slots after which the vector repeats.
+        value: the constant, of shape (period,); None in the evaluator's form of the program.
+    """
+
+    name: ClassVar[str] = "he.weight"
+    source: str = attribute()
+    period: int = attribute()
+    value: Symbol | None = attribute(default=None)
+
+    def infer(self) -> Type | None:
+        """A ciphertext of the declared period."""
+        return CipherType(self.period)
 
 
 @register_operation

@@ -1,9 +1,9 @@
-"""The packer behind `lower-to-slots`: where elements sit, and how operations meet there."""
+"""The packer behind `lower-to-slots`: emits ciphertext operations for whole tensors."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,15 +12,49 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array, SparseMap
 from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder
-from hecompile.ir.types import GARBAGE, ZERO, Layout
-from hecompile.packing.diagonals import Diagonals
-from hecompile.packing.parts import Packed, Part
+from hecompile.ir.types import GARBAGE, ZERO
+from hecompile.packing import targets as goals
+from hecompile.packing.kernels import Entries, Target, gather_taps, match, weights
+from hecompile.packing.places import (
+    Packed,
+    Part,
+    Places,
+    alignment,
+    in_order,
+    joined,
+)
 from hecompile.packing.polynomial import evaluate_polynomial
+from hecompile.packing.pools import Pool
 
 
-def power_of_two(n: int) -> int:
-    """Smallest power of two that is `n` or more."""
-    return 1 << max(n - 1, 0).bit_length()
+@dataclass(frozen=True)
+class Model:
+    """An input as the model has it: the client packs it as each use asks."""
+
+    label: str
+    dims: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.dims))
+
+
+@dataclass(frozen=True)
+class Term:
+    """An operand of a linear map.
+
+    Attributes:
+        source: what the map reads, packed, or the input from which the client gathers.
+        linear: the map.
+        chunks: for a gathered input, products that share a ciphertext.
+        pool: elements that are added up first.
+    """
+
+    source: Packed | Model
+    linear: SparseMap
+    chunks: int = 1
+    pool: Pool | None = None
 
 
 class Packer:
@@ -28,71 +62,62 @@ class Packer:
 
     Args:
         build: where operations go.
-        slots: longest period allowed (a power of two).
-        batch: samples packed; elements sit `stride` = next power of two slots apart.
+        capacity: places of a ciphertext at most (a power of two).
+        lanes: slots of a place, one a packed sample (a power of two).
     """
 
-    def __init__(self, build: Builder, slots: int, batch: int) -> None:
+    def __init__(self, build: Builder, capacity: int, lanes: int) -> None:
         """Keep where to emit and the room there is."""
         self._build = build
-        self._stride = power_of_two(batch)
-        self._capacity = slots // self._stride
+        self._capacity = capacity
+        self._lanes = lanes
+        self._declared: dict[tuple[str, bytes], Part] = {}
 
-    def input(self, label: str, dims: tuple[int, ...]) -> Packed:
-        """Declare an input's ciphertexts in the standard layout."""
-        parts = []
-        for layout, period in self._standard(int(np.prod(dims))):
-            op = he.Input(
-                label=label,
-                dims=dims,
-                period=period,
-                first=layout.first,
-                count=layout.count,
-                stride=layout.stride,
-            )
-            parts.append(Part(self._build.emit(op, label), layout))
-        return Packed(tuple(parts))
+    def input(self, source: Model) -> Packed:
+        """An input with its elements in order."""
+        targets = goals.natural(source.size, self._capacity)
+        return Packed(tuple(self._declare(source, t.places) for t in targets), source.size)
+
+    def complete(self, source: Model) -> None:
+        """Declare an input that nothing reads, for it belongs to the program's signature."""
+        if all(label != source.label for label, _ in self._declared):
+            self.input(source)
 
     def output(self, x: Packed) -> tuple[Value, ...]:
-        """The ciphertexts of a tensor that leaves; a view of a larger one is packed anew."""
-        if any(he.cipher_type(p.value).layout != p.layout for p in x.parts):
+        """The ciphertexts of a tensor that leaves; an irregular placement is packed anew."""
+        said = all(he.cipher_type(p.value).layout == p.places.layout(self._lanes) for p in x.parts)
+        if not said or not in_order(x.places):
             x = self._repack(x)
         return tuple(p.value for p in x.parts)
 
     def affine(
-        self, operands: Sequence[Packed], maps: Sequence[Array], bias: Array, location: str = ""
+        self, terms: Sequence[Term], bias: Array, targets: goals.Targets, location: str = ""
     ) -> Packed:
-        """Apply `sum of maps[i] x operands[i] + bias`; one level."""
-        sparse = [SparseMap.from_constant(m) for m in maps]
+        """Apply `sum of the terms' maps + bias`; one level."""
+        terms = [self._pooled(t) if t.pool is not None else t for t in terms]
         parts = []
-        for layout, period in self._standard(bias.size):
-            diagonals = Diagonals(layout, period)
-            for operand, linear in zip(operands, sparse, strict=True):
-                for part in operand.parts:
-                    diagonals.add(part, linear)
-            if not diagonals.groups:
-                # A map of zeros still gives a ciphertext, so that it hides that it is one.
-                diagonals.add_zero(operands[0].parts[0])
-            value = self._sum(diagonals, location)
-            value = self._add_bias(value, bias, layout, period)
-            parts.append(self._label(value, layout))
-        return Packed(tuple(parts))
+        for target in targets:
+            value = self._sum(terms, target, location)
+            value = self._add_bias(value, bias, target.places)
+            parts.append(self._label(value, target.places))
+        return Packed(tuple(parts), bias.size)
 
     def binary(self, kind: type[he.Binary], x: Packed, y: Packed) -> Packed:
         """Apply a slot-wise operation after aligning the operands."""
-        if x.partition != y.partition:
-            x, y = self._repack(x), self._repack(y)
+        aligned = self._aligned(x, y) or self._aligned(self._repack(x), self._repack(y))
+        if aligned is None:
+            raise PassError("lower-to-slots: operands of a slot-wise operation do not meet")
         parts = []
-        for left, right in zip(x.parts, y.parts, strict=True):
-            a, b = self._align(left, right)
+        for a, b in aligned:
             result = self._build.emit(kind(x=a.value, y=b.value))
-            parts.append(self._label(result, _joint(kind, a, b)))
-        return Packed(tuple(parts))
+            parts.append(self._label(result, joined(a.places, b.places, kind is he.Mul)))
+        return Packed(tuple(parts), x.size)
 
     def negate(self, x: Packed) -> Packed:
         """Negate every element."""
         emit = self._build.emit
-        return Packed(tuple(self._label(emit(he.Negate(x=p.value)), p.layout) for p in x.parts))
+        parts = (self._label(emit(he.Negate(x=p.value)), p.places) for p in x.parts)
+        return Packed(tuple(parts), x.size)
 
     def polynomial(
         self, x: Packed, coefficients: Array, sections: Sequence[int], basis: str
@@ -103,102 +128,156 @@ class Packer:
             vectors, rest = coefficients, GARBAGE
             if coefficients.shape[1] > 1:
                 rows = np.repeat(coefficients, np.asarray(sections), axis=1)
-                vectors, rest = self._spread(rows, part), ZERO
+                vectors, rest = self._spread(rows, part.places), ZERO
             result = evaluate_polynomial(self._build, part.value, vectors, basis)
-            layout = dataclasses.replace(part.layout, rest=rest)
             unchanged = result == part.value
-            parts.append(part if unchanged else self._label(result, layout))
-        return Packed(tuple(parts))
+            places = Places(part.places.elements, rest)
+            parts.append(part if unchanged else self._label(result, places))
+        return Packed(tuple(parts), x.size)
 
     def view(self, x: Packed, start: int, count: int) -> Packed:
         """Elements `start` to `start + count` as a tensor of their own, without an operation."""
-        parts = []
-        for part in x.parts:
-            old = part.layout
-            low, high = max(start, old.first), min(start + count, old.first + old.count)
-            if low >= high:
-                continue
-            whole = high - low == old.count and old.rest == ZERO
-            layout = Layout(
-                first=low - start,
-                count=high - low,
-                stride=old.stride,
-                offset=old.offset + (low - old.first) * old.stride,
-                rest=ZERO if whole else GARBAGE,
-            )
-            parts.append(Part(part.value, layout))
-        return Packed(tuple(parts))
+        views = ((p, p.places.view(start, count)) for p in x.parts)
+        return Packed(tuple(Part(p.value, v) for p, v in views if v is not None), count)
 
-    def _standard(self, size: int) -> list[tuple[Layout, int]]:
-        length = min(power_of_two(size), self._capacity)
-        return [
-            (Layout(first, min(length, size - first), self._stride), length * self._stride)
-            for first in range(0, size, length)
-        ]
+    def _declare(self, source: Model, places: Places) -> Part:
+        """The ciphertext of an input with these places, one for all who read it."""
+        key = source.label, places.key
+        if key not in self._declared:
+            self._declared[key] = self._new_input(source, places)
+        return self._declared[key]
+
+    def _new_input(self, source: Model, places: Places) -> Part:
+        layout = places.layout(self._lanes)
+        period = places.period * self._lanes
+        elements = places.elements[places.held]
+        first = int(elements.min())
+        gather = None
+        if layout is None or layout.offset or layout.stride != self._lanes:
+            gather = self._build.constant(places.elements.astype(np.float64), "gather")
+        op = he.Input(
+            label=source.label,
+            dims=source.dims,
+            period=period,
+            first=first,
+            count=int(elements.max()) - first + 1,
+            stride=self._lanes,
+            gather=gather,
+        )
+        return Part(self._build.emit(op, source.label), places)
+
+    def _pooled(self, term: Term) -> Term:
+        """Add up the ciphertexts of an operand and fold its phases."""
+        source, pool = term.source, term.pool
+        if isinstance(source, Model) or pool is None:
+            return term
+        folded = pool.folded(source.places)
+        if folded is None:
+            return Term(source, term.linear)
+        value = source.parts[0].value
+        for part in source.parts[1:]:
+            value = self._build.emit(he.Add(x=value, y=part.value))
+        value = self._fold(value, source.parts[0].places.period, folded.period)
+        packed = Packed((Part(value, folded),), pool.groups)
+        return Term(packed, pool.reduce(term.linear))
 
     def _repack(self, x: Packed) -> Packed:
-        index = np.arange(x.size, dtype=np.float64)
-        identity = np.stack([index, index, np.ones(x.size)])
-        return self.affine([x], [identity], np.zeros(x.size), "repack")
+        index = np.arange(x.size, dtype=np.int64)
+        identity = SparseMap(index, index, np.ones(x.size))
+        targets = goals.natural(x.size, self._capacity)
+        return self.affine([Term(x, identity)], np.zeros(x.size), targets, "repack")
 
-    def _spread(self, rows: Array, part: Part) -> Array:
+    def _spread(self, rows: Array, places: Places) -> Array:
         """Coefficients by element of the last axis, (degree + 1, width), to slots."""
-        layout = part.layout
-        elements = np.arange(layout.first, layout.first + layout.count) % rows.shape[1]
-        vectors = np.zeros((len(rows), part.period))
-        for lane in range(layout.stride):
-            slots = layout.offset + np.arange(layout.count) * layout.stride + lane
-            vectors[:, slots] = rows[:, elements]
-        return vectors
+        vectors = np.zeros((len(rows), places.period))
+        elements = places.elements[places.held] % rows.shape[1]
+        vectors[:, places.held] = rows[:, elements]
+        return self._widen(vectors)
 
-    def _sum(self, diagonals: Diagonals, location: str) -> Value:
+    def _widen(self, vectors: Array) -> Array:
+        """Rows by place to rows by slot; one place alone stays one number."""
+        if vectors.shape[-1] == 1:
+            return vectors
+        return np.repeat(vectors, self._lanes, axis=-1)
+
+    def _sum(self, terms: Sequence[Term], target: Target, location: str) -> Value:
+        groups: dict[int, list[tuple[Value, Array]]] = {}
+        for term in terms:
+            parts, entries = self._entries(term, target)
+            for length in entries.lengths():
+                turns, table = weights(entries, length)
+                rotated = [self._rotate(parts[p].value, int(r)) for p, r in turns]
+                groups.setdefault(length, []).extend(zip(rotated, table, strict=True))
+        if not groups:
+            # A map of zeros still gives a ciphertext, so that it hides that it is one.
+            groups = self._zeros(terms[0], target)
         total: Value | None = None
-        for length, terms in sorted(diagonals.groups.items()):
-            operands = tuple(self._rotate(value, steps) for value, steps in terms)
-            weights = self._build.constant(np.stack(list(terms.values())), "diagonals")
-            op = he.SumMulPlain(xs=operands, weights=weights, period=length, location=location)
-            value = self._build.emit(op)
-            folded = length
-            while folded > diagonals.period:
-                folded //= 2
-                value = self._build.emit(he.Add(x=value, y=self._rotate(value, folded)))
-                value = self._build.annotate(value, period=folded)
+        for length, products in sorted(groups.items()):
+            table = self._widen(np.stack([row for _, row in products]))
+            op = he.SumMulPlain(
+                xs=tuple(value for value, _ in products),
+                weights=self._build.constant(table, "diagonals"),
+                period=table.shape[1],
+                location=location,
+            )
+            value = self._fold(self._build.emit(op), length, target.places.period)
             total = value if total is None else self._build.emit(he.Add(x=total, y=value))
         if total is None:
             raise PassError(f"lower-to-slots: the linear map '{location}' has no operand")
+        for bit in reversed(range(target.low)):
+            total = self._build.emit(he.Add(x=total, y=self._rotate(total, 1 << bit)))
         return total
 
-    def _add_bias(self, value: Value, bias: Array, layout: Layout, period: int) -> Value:
-        padded = np.zeros(period)
-        held = bias[layout.first : layout.first + layout.count]
-        padded[: layout.end] = np.repeat(held, layout.stride)
+    def _entries(self, term: Term, target: Target) -> tuple[tuple[Part, ...], Entries]:
+        if isinstance(term.source, Packed):
+            return term.source.parts, match(term.source.occurrences, term.linear, target)
+        taps = gather_taps(term.linear, target, term.chunks)
+        if not len(taps.entries.value):
+            return (), taps.entries
+        return tuple(self._declare(term.source, p) for p in taps.places), taps.entries
+
+    def _zeros(self, term: Term, target: Target) -> dict[int, list[tuple[Value, Array]]]:
+        packed = term.source if isinstance(term.source, Packed) else self.input(term.source)
+        part = packed.parts[0]
+        length = max(part.places.period, target.places.period)
+        return {length: [(part.value, np.zeros(length))]}
+
+    def _fold(self, value: Value, length: int, period: int) -> Value:
+        while length > period:
+            length //= 2
+            value = self._build.emit(he.Add(x=value, y=self._rotate(value, length)))
+            value = self._build.annotate(value, period=length * self._lanes)
+        return value
+
+    def _add_bias(self, value: Value, bias: Array, places: Places) -> Value:
+        padded = np.zeros(places.period)
+        padded[places.held] = bias[places.elements[places.held]]
         if not padded.any():
             return value
-        encode = he.Encode(value=self._build.constant(padded, "bias"), period=period)
+        vector = self._widen(padded[None])[0]
+        encode = he.Encode(value=self._build.constant(vector, "bias"), period=len(vector))
         return self._build.emit(he.AddPlain(x=value, p=self._build.emit(encode)))
 
     def _rotate(self, value: Value, steps: int) -> Value:
-        steps %= he.cipher_type(value).period
-        return self._build.emit(he.Rotate(x=value, steps=steps)) if steps else value
+        """Rotate to the left by `steps` places."""
+        slots = steps * self._lanes % he.cipher_type(value).period
+        return self._build.emit(he.Rotate(x=value, steps=slots)) if slots else value
 
-    def _align(self, a: Part, b: Part) -> tuple[Part, Part]:
-        """Rotate the operand that sits higher, so that chains of products meet at slot 0."""
-        shift = b.layout.offset - a.layout.offset
-        if shift % min(a.period, b.period) == 0:
-            return a, b
-        moved, still = (b, a) if shift > 0 else (a, b)
-        layout = dataclasses.replace(moved.layout, offset=moved.layout.offset - abs(shift))
-        rotated = Part(self._rotate(moved.value, abs(shift)), layout)
-        return (still, rotated) if shift > 0 else (rotated, still)
+    def _aligned(self, x: Packed, y: Packed) -> list[tuple[Part, Part]] | None:
+        """Pairs of parts that meet slot by slot; None where no rotation achieves it."""
+        steps = alignment(x.places, y.places)
+        if steps is None:
+            return None
+        return [
+            (self._turned(a, left), self._turned(b, right))
+            for a, b, (left, right) in zip(x.parts, y.parts, steps, strict=True)
+        ]
 
-    def _label(self, value: Value, layout: Layout) -> Part:
-        return Part(self._build.annotate(value, layout=layout), layout)
+    def _turned(self, part: Part, steps: int) -> Part:
+        if not steps:
+            return part
+        return Part(self._rotate(part.value, steps), part.places.turned(steps))
 
-
-def _joint(kind: type[he.Binary], a: Part, b: Part) -> Layout:
-    """Layout of a slot-wise result: a product is zero where a factor is, a sum where both are."""
-    longer = a if a.period >= b.period else b
-    zeros = [p for p in (a, b) if p.layout.rest == ZERO and p.period == longer.period]
-    needed = 1 if kind is he.Mul else 2
-    rest = ZERO if len(zeros) >= needed else GARBAGE
-    return dataclasses.replace(longer.layout, rest=rest)
+    def _label(self, value: Value, places: Places) -> Part:
+        layout = places.layout(self._lanes)
+        return Part(self._build.annotate(value, layout=layout), places)

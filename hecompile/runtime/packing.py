@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +31,7 @@ def pack(samples: Array, layout: Layout, period: int) -> Array:
     *leading, batch, elements = samples.shape
     if layout.first + layout.count > elements:
         raise InputError(f"layout {layout} needs more elements than the {elements} of the tensor")
-    _check_batch(batch, layout)
+    _check_batch(batch, layout.stride)
     if layout.end > period:
         raise InputError(f"layout {layout} does not fit a period of {period} slots")
     slots = np.zeros((*leading, period))
@@ -38,6 +40,35 @@ def pack(samples: Array, layout: Layout, period: int) -> Array:
     lanes[..., :batch] = np.swapaxes(held, -1, -2)
     slots[..., layout.offset : layout.end] = lanes.reshape(*leading, -1)
     return slots
+
+
+def gather(samples: Array, places: Sequence[int] | Array, stride: int) -> Array:
+    """Place elements as a list says; slots of places without an element are zero.
+
+    Args:
+        samples: (..., batch, elements), the whole flattened tensor of each packed sample.
+        places: element of each place, -1 for none.
+        stride: slots of a place, at least the batch.
+
+    Returns:
+        Slots (..., places * stride).
+
+    Raises:
+        InputError: an element does not exist, or the batch does not fit into the stride.
+    """
+    *leading, batch, elements = samples.shape
+    index = np.asarray(places, dtype=np.int64)
+    _check_batch(batch, stride)
+    if index.max(initial=0) >= elements:
+        raise InputError(f"the packing needs more elements than the {elements} of the tensor")
+    # One zero more, which -1 finds at the end.
+    padded = np.concatenate([samples, np.zeros((*leading, batch, 1))], axis=-1)
+    held = padded[..., index]
+    if stride == 1:
+        return held[..., 0, :]
+    lanes = np.zeros((*leading, len(index), stride))
+    lanes[..., :batch] = np.swapaxes(held, -1, -2)
+    return lanes.reshape(*leading, -1)
 
 
 def unpack(slots: Array, layout: Layout, batch: int) -> Array:
@@ -54,7 +85,7 @@ def unpack(slots: Array, layout: Layout, batch: int) -> Array:
     Raises:
         InputError: the slots end before the layout does, or the batch does not fit the stride.
     """
-    _check_batch(batch, layout)
+    _check_batch(batch, layout.stride)
     if layout.end > slots.shape[-1]:
         raise InputError(f"layout {layout} does not fit into {slots.shape[-1]} slots")
     lanes = slots[..., layout.offset : layout.end].reshape(
@@ -63,8 +94,8 @@ def unpack(slots: Array, layout: Layout, batch: int) -> Array:
     return np.ascontiguousarray(np.swapaxes(lanes[..., :batch], -1, -2))
 
 
-def _check_batch(batch: int, layout: Layout) -> None:
-    if not 1 <= batch <= layout.stride:
+def _check_batch(batch: int, stride: int) -> None:
+    if not 1 <= batch <= stride:
         raise InputError(
-            f"{batch} packed samples do not fit a layout whose stride is {layout.stride} slots"
+            f"{batch} packed samples do not fit a layout whose stride is {stride} slots"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -12,6 +13,7 @@ from hecompile.ir import he_ops
 from hecompile.ir.operation import Value
 from hecompile.ir.printer import print_program
 from hecompile.ir.program import Program
+from hecompile.ir.public import public_form
 from hecompile.ir.types import CipherType, Interval, Layout
 from hecompile.numeric.parameters import Parameters
 from hecompile.preprocess import Step
@@ -21,8 +23,11 @@ UNBOUND: Final = ""
 
 
 def program_id(program: Program) -> str:
-    """Identify a program: SHA-256 of its text, which holds the digests of its constants."""
-    return sha256_bytes(print_program(program).encode("utf-8"))
+    """Identify a program: SHA-256 of its text, which holds the digests of its constants.
+
+    Encrypted weights do not count: owner and evaluator have the same program.
+    """
+    return sha256_bytes(print_program(public_form(program)).encode("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class CipherSpec:
         level: Its level.
         scale: Its exact scale.
         layout: Where a tensor's elements are; None where only the evaluator knows.
+        gather: Element of each place of an input, -1 for none; None where the layout says it.
+        stride: Slots of a place, for `gather`.
     """
 
     name: str
@@ -42,6 +49,8 @@ class CipherSpec:
     level: int
     scale: float
     layout: Layout | None = None
+    gather: tuple[int, ...] | None = None
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ class ClientSpec:
         """Refuse ciphertexts that these parameters cannot hold.
 
         Raises:
-            ProgramError: A level, period or layout does not exist.
+            ProgramError: A level, period, layout or element does not exist.
         """
         if self.batch < 1:
             raise ProgramError(f"the batch is 1 or more, not {self.batch}.")
@@ -139,6 +148,12 @@ class ClientSpec:
                 )
             if cipher.layout is not None and cipher.layout.end > cipher.period:
                 raise ProgramError(f"%{cipher.name}: layout {cipher.layout} exceeds its period.")
+        for cipher in (*self.output_ciphertexts, *rounds):
+            if cipher.gather is not None:
+                raise ProgramError(f"%{cipher.name} is no input, but says what to gather.")
+        for entry in self.inputs:
+            for cipher in entry.ciphertexts:
+                _check_gather(cipher, math.prod(entry.dims), self.batch)
 
     @property
     def input_ciphertexts(self) -> tuple[CipherSpec, ...]:
@@ -160,6 +175,23 @@ class ClientSpec:
             if entry.group == group:
                 return entry
         raise IntegrityError(f"the program has no refresh round {group}; nothing was decrypted.")
+
+
+def _check_gather(cipher: CipherSpec, size: int, batch: int) -> None:
+    """Refuse places that a client cannot fill from an input of `size` elements."""
+    places, name = cipher.gather, f"%{cipher.name}"
+    if places is None:
+        if cipher.stride != 1:
+            raise ProgramError(f"{name} has a stride, but no places.")
+        return
+    if cipher.layout is not None:
+        raise ProgramError(f"{name} has both a layout and places.")
+    if cipher.stride < batch:
+        raise ProgramError(f"{name}: {batch} samples do not fit places of {cipher.stride} slots.")
+    if len(places) * cipher.stride != cipher.period:
+        raise ProgramError(f"{name}: its places do not fill its period.")
+    if not -1 <= min(places) <= max(places) < size or max(places) < 0:
+        raise ProgramError(f"{name}: its places hold elements that its input does not have.")
 
 
 def spec_from_program(
@@ -190,7 +222,7 @@ def spec_from_program(
         InputSpec(
             label,
             ops[0].dims,
-            tuple(_input_cipher(op) for op in ops),
+            tuple(_input_cipher(program, op) for op in ops),
             (ranges or {}).get(label),
             tuple((preprocessing or {}).get(label, ())),
         )
@@ -238,7 +270,10 @@ def refresh_specs(program: Program) -> tuple[RefreshSpec, ...]:
     )
 
 
-def _input_cipher(op: he_ops.Input) -> CipherSpec:
+def _input_cipher(program: Program, op: he_ops.Input) -> CipherSpec:
+    if op.gather is not None:
+        places = tuple(int(i) for i in program.array(op.gather))
+        return replace(_cipher(op.defined), gather=places, stride=op.stride)
     return replace(_cipher(op.defined), layout=Layout(op.first, op.count, op.stride))
 
 

@@ -26,7 +26,7 @@ _FIELDS: Final = (
     "outputs",
     "refreshes",
 )
-_CIPHER_FIELDS: Final = ("name", "period", "level", "scale", "layout")
+_CIPHER_FIELDS: Final = ("name", "period", "level", "scale", "layout", "gather", "stride")
 _LAYOUT_FIELDS: Final = ("first", "count", "stride", "offset", "rest")
 _INPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "range", "preprocessing")
 _OUTPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "post")
@@ -83,7 +83,9 @@ def _complain(place: Place, message: str) -> IntegrityError:
 
 def _cipher_json(spec: CipherSpec) -> dict[str, Any]:
     layout = spec.layout and {name: getattr(spec.layout, name) for name in _LAYOUT_FIELDS}
-    return {name: getattr(spec, name) for name in _CIPHER_FIELDS} | {"layout": layout}
+    gather = list(spec.gather) if spec.gather is not None else None
+    facts = {name: getattr(spec, name) for name in _CIPHER_FIELDS}
+    return facts | {"layout": layout, "gather": gather}
 
 
 def _input_json(spec: InputSpec) -> dict[str, Any]:
@@ -130,7 +132,9 @@ def _read_cipher(record: Record) -> CipherSpec:
         except ProgramError as error:
             raise record.wrong("layout", str(error)) from error
     period = record.integer("period", 1)
-    return CipherSpec(record.text("name"), period, record.integer("level"), scale, layout)
+    gather = record.integers("gather", -1) if record.fields["gather"] is not None else None
+    name, level = record.text("name"), record.integer("level")
+    return CipherSpec(name, period, level, scale, layout, gather, record.integer("stride", 1))
 
 
 def _read_input(record: Record) -> InputSpec:

@@ -1,0 +1,82 @@
+"""What packing decisions cost, before levels are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hecompile.ir import movement_ops as move
+from hecompile.ir import tensor_ops as tensor
+from hecompile.ir.program import Program
+from hecompile.numeric.cost import CostModel, active_cost_model
+
+PRIMES_PER_LEVEL = 0.6
+"""Primes that a multiplicative level takes, where one prime may stand for two levels."""
+
+MOST_PRIMES = 6
+"""Primes of a ciphertext at most, as plans with refreshes have them."""
+
+SCALAR_SHARE = 0.1
+"""Cost of a product with one number beside a product with a vector: it is part of a matrix."""
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """How much resources count beside a CPU second of the evaluator.
+
+    Attributes:
+        client: a CPU second of the client.
+        key: a Galois key, in seconds.
+        byte: a byte that the client sends, in seconds.
+    """
+
+    client: float = 0.1
+    key: float = 1e-5
+    byte: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Predicted seconds of primitives on one ring, by the levels that remain to be consumed."""
+
+    ring: int
+    weighing: Weighing = Weighing()
+    cost: CostModel = field(default_factory=active_cost_model)
+
+    def primes(self, depth: int) -> int:
+        """Primes left of a value that `depth` more levels follow."""
+        return min(1 + int(PRIMES_PER_LEVEL * depth + 0.5), MOST_PRIMES)
+
+    def of(self, operation: str, depth: int) -> float:
+        """Seconds of one operation on a value that `depth` more levels follow."""
+        return self.cost.seconds(operation, self.ring, self.primes(depth))
+
+    def product(self, depth: int, scalar: bool = False) -> float:
+        """Seconds of one plaintext product, its addition included."""
+        whole = self.of("multiply_plain", depth) + self.of("add", depth)
+        return whole * SCALAR_SHARE if scalar else whole
+
+    def square(self, depth: int) -> float:
+        """Seconds of one product of ciphertexts with what it entails."""
+        return sum(self.of(name, depth) for name in ("multiply", "relinearize", "rescale"))
+
+    def packed(self, ciphertexts: int, depth: int) -> float:
+        """Price of input ciphertexts: the client's time and bytes."""
+        seconds = self.of("encode", depth) + self.of("encrypt", depth)
+        size = 2 * self.primes(depth) * self.ring * 8
+        return ciphertexts * (self.weighing.client * seconds + self.weighing.byte * size)
+
+
+def remaining_levels(program: Program) -> Mapping[str, int]:
+    """Levels between each value of a tensor program and the outputs."""
+    levels: dict[str, int] = {}
+    for op in reversed(program.operations):
+        own = levels.get(op.result.name, 0) if op.result is not None else 0
+        match op:
+            case move.Affine() | tensor.Mul():
+                own += 1
+            case tensor.Polynomial():
+                own += max(op.degree, 1).bit_length()
+        for value in op.operands:
+            levels[value.name] = max(levels.get(value.name, 0), own)
+    return levels

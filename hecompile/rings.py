@@ -1,0 +1,163 @@
+"""The search over rings: plan the program on each, compare what the plans cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from hecompile.config import CompileOptions
+from hecompile.errors import CompileError, PassError
+from hecompile.estimate import Estimate, estimate
+from hecompile.ir.program import Program
+from hecompile.ir.tensor_ops import Polynomial
+from hecompile.numeric.security import max_modulus_bits
+from hecompile.observe import Observer
+from hecompile.passbase import Context, Pass
+from hecompile.pipelines import calibration, checks, slot_pipeline, slot_planning
+from hecompile.report import depth_by_stage
+
+SEARCH_SAMPLES = 64
+"""Samples on which slots are observed while rings are compared; the winner sees all."""
+
+SMALLEST_SCALE_BITS = 16
+"""Smallest scale that a plan without refreshes uses, bits."""
+
+SMALLEST_REFRESHED_BITS = 24
+"""Smallest scale that a plan with refreshes uses, bits."""
+
+_TWO_HOPS = 0
+"""As few Galois keys as rotations in two hops allow."""
+
+
+class RingSearch:
+    """Plans the program on one ring after the other and keeps the cheapest.
+
+    Args:
+        polynomial: the tensor program to pack.
+        context: with all calibration samples.
+        options: what to optimise, and the limits.
+        passes: the user's; those of the slots stage run before slots are calibrated.
+        observers: called around every pass.
+        progress: called with each stage's name as it begins.
+    """
+
+    def __init__(
+        self,
+        polynomial: Program,
+        context: Context,
+        options: CompileOptions,
+        passes: Sequence[Pass],
+        observers: tuple[Observer, ...],
+        progress: Callable[[str], None],
+    ) -> None:
+        """Prepare a search."""
+        self._polynomial = polynomial
+        self._context = context
+        self._options = options
+        self._passes = [p for p in passes if p.stage == "slots"]
+        self._observers = observers
+        self._progress = progress
+        self._lowered: dict[tuple[int, int | None], Program] = {}
+        self._finished: dict[tuple[int, int | None, int | None], tuple[Program, Program]] = {}
+
+    def best(self) -> tuple[Program, Program]:
+        """The program before and after levels were assigned.
+
+        A larger ring is tried only while the ones before it failed, broke a limit or needed
+        refreshes, and it promises to be cheaper.
+
+        Raises:
+            CompileError: nothing carries the program, or nothing keeps within the limits.
+        """
+        found: list[tuple[float, int, int | None, Estimate]] = []
+        reasons = []
+        for ring in self._options.rings():
+            if why := self._too_small(ring):
+                reasons.append(why)
+                continue
+            self._progress(f"planning on a ring of {ring}")
+            try:
+                found += self._compare(ring)
+            except CompileError as error:
+                reasons.append(str(error))
+                continue
+            price, _, _, predicted = min(found[-2:], key=lambda entry: entry[0])
+            worse = any(entry[1] != ring and entry[0] <= price for entry in found)
+            if price < float("inf") and (predicted.refreshes == 0 or worse):
+                break
+        if not found:
+            raise CompileError(self._explain(reasons))
+        self._options.check_limits([entry[-1] for entry in found])
+        _, ring, keys, _ = min(found, key=lambda entry: entry[0])
+        planned, program = self._plan(ring, keys, SEARCH_SAMPLES)
+        samples = self._context.samples("compile")
+        if all(len(array) <= SEARCH_SAMPLES for array in samples.values()):
+            return planned, program
+        seen = calibration().run(program, self._context, self._observers)
+        try:
+            checks().run(seen, self._context)
+        except (CompileError, PassError):
+            self._progress("planning on all calibration samples")
+            return self._plan(ring, keys, None)
+        return planned, seen
+
+    def _compare(self, ring: int) -> list[tuple[float, int, int | None, Estimate]]:
+        """Plans on one ring, with all Galois keys and with as many as are wanted."""
+        options = self._options
+        keys = _TWO_HOPS if options.optimize == "keys" else None
+        plans = [self._priced(ring, keys)]
+        predicted, limit = plans[0][-1], options.max_key_memory
+        if limit is not None and predicted.evaluation_key_bytes > limit:
+            each = predicted.evaluation_key_bytes // (len(predicted.rotation_steps) + 1)
+            allowed = limit // each - 1
+            if allowed > 0:
+                self._progress(f"planning on a ring of {ring} with {allowed} Galois keys")
+                plans.append(self._priced(ring, allowed))
+        return plans
+
+    def _priced(self, ring: int, keys: int | None) -> tuple[float, int, int | None, Estimate]:
+        _, program = self._plan(ring, keys, SEARCH_SAMPLES)
+        predicted = estimate(program)
+        return self._options.price(predicted), ring, keys, predicted
+
+    def _plan(self, ring: int, keys: int | None, samples: int | None) -> tuple[Program, Program]:
+        key = (ring, keys, samples)
+        if key not in self._finished:
+            if key[:2] not in self._lowered:
+                planning = slot_planning(ring, self._options, self._passes, keys)
+                run = planning.run(self._polynomial, self._context, self._observers)
+                self._lowered[key[:2]] = run
+            lowered = self._lowered[key[:2]]
+            planned = calibration(samples).run(lowered, self._context, self._observers)
+            finishing = slot_pipeline(ring, self._options, samples)
+            finished = finishing.run(planned, self._context, self._observers)
+            self._finished[key] = planned, finished
+        return self._finished[key]
+
+    def _too_small(self, ring: int) -> str:
+        """Why a ring cannot carry the program: neither whole nor two levels at a time; or a batch.
+
+        Empty if it may.
+        """
+        if self._options.batch > ring // 2:
+            return f"a ring of {ring} has fewer slots than the batch"
+        depth = max((stage.total for stage in depth_by_stage(self._polynomial)), default=0)
+        bits = max_modulus_bits(ring)
+        whole = (depth + 3) * SMALLEST_SCALE_BITS <= bits
+        refreshed = self._options.refresh != "never" and bits >= 5 * SMALLEST_REFRESHED_BITS
+        return "" if whole or refreshed else f"a ring of {ring} has too few levels"
+
+    def _explain(self, reasons: list[str]) -> str:
+        levels: dict[str, tuple[int, int]] = {}
+        for stage in depth_by_stage(self._polynomial):
+            levels[stage.name] = (levels.get(stage.name, (0, 0))[0] + stage.levels, stage.total)
+        table = "; ".join(f"{name}: {own} (up to {at})" for name, (own, at) in levels.items())
+        remedies = ["ask for a larger --precision", "standardise the inputs to a range near 1"]
+        if any(op.functions for op in self._polynomial.select(Polynomial)):
+            remedies.append("give a smaller --degree")
+        if self._options.refresh == "never":
+            remedies.insert(0, "allow --refresh auto")
+        why = "; ".join(reason.rstrip(".") for reason in reasons)
+        return (
+            f"no parameters carry program '{self._polynomial.name}': {why}. Levels by stage: "
+            f"{table}. Remedies: {', '.join(remedies)}"
+        )

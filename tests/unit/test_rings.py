@@ -1,0 +1,57 @@
+"""What the search over rings does with objectives and limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+import hecompile
+from hecompile.config import CompileOptions
+from hecompile.errors import CompileError
+from hecompile.estimate import Estimate
+from tests.encrypted.compiled_models import answers, samples, square_mlp, worst
+
+MODEL = square_mlp()
+CALIBRATION = samples(MODEL, 40, seed=3)
+
+
+def estimated(model: onnx.ModelProto = MODEL, **options: object) -> Estimate:
+    chosen = CompileOptions(**options)  # type: ignore[arg-type]
+    compiled = hecompile.compile(model, calibration=CALIBRATION, options=chosen)
+    inputs = samples(MODEL, 20)
+    found = compiled.simulate({"x": inputs["x"][:, None]})
+    flat = {label: array.reshape(-1, *array.shape[2:]) for label, array in found.items()}
+    assert worst(flat, answers(MODEL, inputs)) < 1e-5
+    return compiled.report.estimate
+
+
+def test_a_limit_on_keys_is_kept_by_more_rotations() -> None:
+    free = estimated()
+    each = free.evaluation_key_bytes // (len(free.rotation_steps) + 1)
+    limit = each * len(free.rotation_steps)
+    tight = estimated(max_key_memory=limit)
+    assert tight.evaluation_key_bytes <= limit < free.evaluation_key_bytes
+    assert tight.key_switches >= free.key_switches
+
+
+def test_an_impossible_limit_is_refused_with_the_least_reached() -> None:
+    with pytest.raises(CompileError, match=r"--max-client-bytes is .*the least reached is"):
+        estimated(max_client_bytes=1000)
+
+
+def test_objectives_trade_keys_client_and_evaluator() -> None:
+    latency = estimated()
+    keys, client = estimated(optimize="keys"), estimated(optimize="client")
+    assert keys.evaluation_key_bytes <= latency.evaluation_key_bytes
+    assert client.client_bytes <= latency.client_bytes
+
+
+def test_rings_with_fewer_slots_than_the_batch_are_left_out() -> None:
+    compiled = hecompile.compile(MODEL, calibration=CALIBRATION, options=CompileOptions(batch=3000))
+    assert compiled.spec.parameters.slots >= 3000
+    with pytest.raises(CompileError, match="fewer slots than the batch"):
+        hecompile.compile(
+            MODEL, calibration=CALIBRATION, options=CompileOptions(batch=3000, ring=4096)
+        )
+    assert np.isfinite(compiled.report.predicted_error)
