@@ -1,18 +1,36 @@
-"""Facts about levels and scales that the management passes share."""
+"""Facts about virtual levels and scales that the management passes share.
+
+The virtual level of a value (see `numeric.virtual`) counts what its rescaled form leaves: a product
+at virtual level l reads its operands at l + 1. Where l is the top of a prime's group, the product
+is "pending": it keeps a prime more, and a scale larger by that prime, until a rescale divides by
+it. Elsewhere there is nothing to rescale.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.numeric.parameters import Parameters
+from hecompile.numeric.virtual import VirtualLevels
 
 PRODUCTS = (he.Mul, he.MulPlain, he.SumMulPlain)
-"""Operations whose result carries the square of the scale until it is rescaled."""
+"""Operations that consume a level."""
+
+Floor = Callable[[he.Refresh], int]
+"""The virtual level at which a refresh hands its operand over."""
+
+
+_MANAGEMENT = (he.Relinearize, he.Rescale, he.DropLevel)
+
+
+def is_managed(program: Program) -> bool:
+    """Whether relinearizations, rescales or drops are in place."""
+    return any(isinstance(op, _MANAGEMENT) for op in program)
 
 
 def is_cipher(value: Value) -> bool:
@@ -20,34 +38,80 @@ def is_cipher(value: Value) -> bool:
     return isinstance(value.type, CipherType)
 
 
-def scale_powers(program: Program) -> Mapping[str, int]:
-    """How many scale factors each ciphertext of a managed program carries: 1, or 2 for products."""
-    powers: dict[str, int] = {}
-    for op in program:
-        if op.result is None or not isinstance(op.result.type, CipherType):
-            continue
+def ciphertexts(op: Operation) -> list[Value]:
+    """The operands of an operation that are ciphertexts."""
+    return [value for value in op.operands if is_cipher(value)]
+
+
+def required_levels(program: Program, virtual: VirtualLevels, floor: Floor) -> dict[str, int]:
+    """The lowest virtual level of each ciphertext that its users allow, walking backwards.
+
+    Outputs may be at level 0; what is handed over for a refresh keeps room for its mask; a product
+    needs a level more than its result, and a product of ciphertexts the top of a group, so that
+    its result may come out higher than it has to; everything else needs its own level. Another
+    form of a value, relinearized or rescaled, has the value's level.
+    """
+    levels: dict[str, int] = {}
+    for op in reversed(program.operations):
+        own = levels.get(op.result.name, 0) if op.result is not None else 0
+        needed = operand_level(program, op, own, virtual, floor)
         if isinstance(op, PRODUCTS):
-            powers[op.result.name] = 2
-        elif isinstance(op, he.Rescale | he.Input | he.Refresh):
-            powers[op.result.name] = 1
-        else:
-            powers[op.result.name] = max(powers[v.name] for v in op.operands if is_cipher(v))
-    return powers
+            levels[op.defined.name] = needed - 1
+        elif op.result is not None and is_cipher(op.result):
+            levels[op.result.name] = own
+        for value in ciphertexts(op):
+            levels[value.name] = max(levels.get(value.name, 0), needed)
+    for op in program:
+        if isinstance(op, he.Relinearize | he.Rescale):
+            levels[op.defined.name] = levels[op.x.name]
+    return levels
+
+
+def reads_top(program: Program, op: Operation) -> bool:
+    """Whether an operation is a product that reads its operands at the top of a prime's group.
+
+    An encrypted weight is fresh and comes at whatever scale its product needs, as a plaintext does.
+    """
+    if not isinstance(op, he.Mul):
+        return False
+    return not any(isinstance(program.definitions[v.name], he.Weight) for v in op.operands)
+
+
+def operand_level(
+    program: Program, op: Operation, level: int, virtual: VirtualLevels, floor: Floor
+) -> int:
+    """The virtual level at which an operation with its result at `level` reads its operands."""
+    if reads_top(program, op):
+        return virtual.top_from(level + 1)
+    if isinstance(op, PRODUCTS):
+        return level + 1
+    if isinstance(op, he.Refresh):
+        return floor(op)
+    return level
 
 
 def refresh_floor(value: Value, parameters: Parameters, mask_bits: int) -> int:
-    """Lowest level at which a value and its mask fit the modulus; one too many if none does."""
+    """Lowest virtual level at which a value and its mask fit; one too many if none does."""
     bound = he.cipher_type(value).bound
-    for level in range(parameters.levels + 1):
-        needed = math.log2(bound or 1.0) + mask_bits + 3 + math.log2(parameters.scale(level))
-        if needed <= math.log2(parameters.modulus(level)):
+    virtual = parameters.virtual
+    for level in range(virtual.highest + 1):
+        scale = parameters.virtual_scale(level)
+        needed = math.log2(bound or 1.0) + mask_bits + 3 + math.log2(scale)
+        if needed <= math.log2(parameters.modulus(virtual.prime(level))):
             return level
-    return parameters.levels + 1
+    return virtual.highest + 1
 
 
 def program_depth(program: Program) -> int:
     """Levels on the deepest chain of products, from fresh to fresh or output."""
     return max(_depths(program.operations).values(), default=0)
+
+
+def depth_after(program: Program, op: Operation, before: int, virtual: VirtualLevels) -> int:
+    """Levels below the highest that a result has used, from those that its operands have used."""
+    if reads_top(program, op):
+        return virtual.highest - virtual.top_within(virtual.highest - before) + 1
+    return before + isinstance(op, PRODUCTS)
 
 
 def _depths(operations: Sequence[Operation]) -> dict[str, int]:

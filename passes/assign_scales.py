@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,9 +14,23 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.types import CipherType, PlainType
-from hecompile.levels import gather_groups, refresh_floor, scale_powers
+from hecompile.levels import (
+    PRODUCTS,
+    ciphertexts,
+    gather_groups,
+    operand_level,
+    reads_top,
+    refresh_floor,
+    required_levels,
+)
 from hecompile.numeric.parameters import Parameters
 from hecompile.passbase import Context, Pass, register_pass
+
+SAME_SCALE = 1e-13
+"""Relative difference below which two scales are one."""
+
+LEAST_FACTOR_BITS = 2.0
+"""By how many bits the factor that corrects a scale may stay below the scale of level 0."""
 
 
 @register_pass
@@ -23,15 +38,15 @@ from hecompile.passbase import Context, Pass, register_pass
 class AssignScales(Pass):
     """Give every value its level and its exact scale, and insert `he.drop_level` where levels meet.
 
-    Every level has one canonical scale (`Parameters.scale`), chosen so that a product of two
-    canonical values rescales exactly to the canonical scale below (level-specific scaling: Kim et
-    al., "Approximate homomorphic encryption with reduced approximation error", CT-RSA 2022). An
-    operation runs at the lowest level that its users allow. A value that is needed lower drops its
-    primes; its scale is then corrected by a product with 1 at the scale that lands on the
-    canonical one, or by the plaintext it is multiplied with anyway.
+    An operation runs at the lowest virtual level that its users allow. Every virtual level has one
+    scale (`Parameters.virtual_scale`), chosen so that a product of two values that read the top
+    of a prime's group rescales exactly to the scale below (level-specific scaling: Kim et al.,
+    "Approximate homomorphic encryption with reduced approximation error", CT-RSA 2022); inside a
+    group the scale grows instead. A value that is needed lower drops its primes; its scale is
+    then corrected by a product with 1, or by the plaintext it is multiplied with anyway.
 
     Requires: `insert-management`; parameters chosen.
-    Ensures: what `check-levels` and `check-scales` check.
+    Ensures: what `check-levels` and `check-scales` check. Levels in types count primes.
     """
 
     name: ClassVar[str] = "assign-scales"
@@ -46,92 +61,125 @@ class AssignScales(Pass):
         return assign(program, program.parameters)
 
 
-def required_levels(program: Program, parameters: Parameters) -> dict[str, int]:
-    """The lowest level of each ciphertext that its users allow, walking backwards.
-
-    Outputs may be at level 0; what is handed over for a refresh keeps room for its mask; a rescale
-    needs a level more than its result; everything else needs its operands at its own level.
-    """
-    levels: dict[str, int] = {}
-    for op in reversed(program.operations):
-        own = levels.get(op.result.name, 0) if op.result is not None else 0
-        needed = operand_level(op, own, parameters)
-        for value in op.operands:
-            if isinstance(value.type, CipherType):
-                levels[value.name] = max(levels.get(value.name, 0), needed)
-    return levels
-
-
-def operand_level(op: Operation, level: int, parameters: Parameters) -> int:
-    """The level at which an operation at `level` reads its operands."""
-    if isinstance(op, he.Rescale):
-        return level + 1
-    if isinstance(op, he.Refresh):
-        return refresh_floor(op.x, parameters, op.mask_bits)
-    return level
-
-
 def assign(program: Program, parameters: Parameters) -> Program:
     """Assign levels and scales; see `AssignScales`.
 
     Raises:
         CompileError: the program is deeper than the parameters' levels.
+        PassError: it is not managed for these parameters.
     """
-    levels = required_levels(program, parameters)
-    deepest = max(levels.values(), default=0)
-    if deepest > parameters.levels:
-        raise CompileError(
-            f"program '{program.name}' needs {deepest} levels, the parameters have "
-            f"{parameters.levels}; insert refreshes or choose a larger ring"
-        )
-    return _Assignment(program, parameters, levels).run()
+    return _Assignment(program, parameters).run()
 
 
 class _Assignment:
-    def __init__(self, program: Program, parameters: Parameters, levels: dict[str, int]) -> None:
+    def __init__(self, program: Program, parameters: Parameters) -> None:
         self._program = program
         self._parameters = parameters
-        self._levels = levels
-        self._powers = scale_powers(program)
+        self._virtual = parameters.virtual
+        self._levels = required_levels(program, self._virtual, self._floor)
+        deepest = max(self._levels.values(), default=0)
+        if deepest > self._virtual.highest:
+            raise CompileError(
+                f"program '{program.name}' needs {deepest} levels, the parameters have "
+                f"{self._virtual.highest}; insert refreshes or choose a larger ring"
+            )
+        self._pending: set[str] = set()
         self._build = Builder(program)
         self._values: dict[str, Value] = {}
         self._encodes: dict[str, he.Encode] = {}
-        self._dropped: dict[tuple[str, int, bool], Value] = {}
+        self._weights: dict[str, he.Weight] = {}
+        self._brought: dict[tuple[str, int, float], Value] = {}
 
     def run(self) -> Program:
         for op in self._program:
             if isinstance(op, he.Encode):
                 self._encodes[op.defined.name] = op
+            elif isinstance(op, he.Weight):
+                self._weights[op.defined.name] = op
             elif op.result is None:
-                operands = {v.name: self._bring(v, 0) for v in op.operands}
+                last = self._place(0, False)
+                operands = {v.name: self._bring_near(v, *last) for v in op.operands}
                 self._build.keep(op.with_operands(operands))
             else:
                 self._assign(op, op.result)
         return gather_groups(self._build.finish(parameters=self._parameters))
 
-    def _canonical(self, level: int, power: int = 1) -> float:
-        return self._parameters.scale(level) ** power
+    def _floor(self, op: he.Refresh) -> int:
+        return refresh_floor(op.x, self._parameters, op.mask_bits)
+
+    def _place(self, level: int, pending: bool) -> tuple[int, float]:
+        """Primes left and scale of a value at a virtual level."""
+        prime, scale = self._virtual.prime(level), self._parameters.virtual_scale(level)
+        if pending:
+            return prime + 1, scale * self._parameters.primes[prime + 1]
+        return prime, scale
 
     def _assign(self, op: Operation, result: Value) -> None:
-        level = self._levels.get(result.name, 0)
-        scale = self._canonical(level, self._powers[result.name])
-        needed = operand_level(op, level, self._parameters)
+        level = self._levels[result.name]
+        if self._is_pending(op, level):
+            self._pending.add(result.name)
+        prime, scale = self._place(level, result.name in self._pending)
+        needed = operand_level(self._program, op, level, self._virtual, self._floor)
+        if isinstance(op, he.Rescale):
+            operands = {op.x.name: self._values[op.x.name]}
+        elif isinstance(op, PRODUCTS):
+            operands = self._factors(op, needed)
+        else:
+            target = self._place(needed, result.name in self._pending)
+            operands = {v.name: self._bring(v, *target) for v in ciphertexts(op)}
+        if isinstance(op, he.AddPlain):
+            operands[op.p.name] = self._encode(op.p, prime, scale)
+        facts = dataclasses.replace(he.cipher_type(result), level=prime, scale=scale)
+        value = Value(result.name, facts)
+        self._build.keep(op.with_operands(operands).with_result(value))
+        self._values[result.name] = value
+
+    def _is_pending(self, op: Operation, level: int) -> bool:
+        """Whether a result keeps the prime of a product, by what the operation reads."""
+        if isinstance(op, PRODUCTS):
+            for value in ciphertexts(op):
+                if value.name in self._pending:
+                    raise PassError(_unmanaged(op, value, "is not rescaled"))
+            return self._virtual.is_top(level)
+        if isinstance(op, he.Rescale):
+            if op.x.name not in self._pending or self._levels[op.x.name] != level:
+                raise PassError(_unmanaged(op, op.x, "has nothing to rescale"))
+            return False
+        if isinstance(op, he.Input | he.Refresh):
+            return False
+        level_here = (v.name for v in ciphertexts(op) if self._levels[v.name] == level)
+        here = {name for name in level_here if name not in self._weights}
+        if len({name in self._pending for name in here}) == 2:
+            raise PassError(_unmanaged(op, op.operands[0], "is rescaled and another is not"))
+        return bool(here & self._pending)
+
+    def _factors(self, op: Operation, needed: int) -> dict[str, Value]:
+        """Operands of a product; plaintexts make up for whatever scale a ciphertext has."""
+        prime, scale = self._place(needed, False)
+        _, result = self._place(needed - 1, self._virtual.is_top(needed - 1))
         match op:
             case he.MulPlain():
-                x = self._bring(op.x, needed, free_scale=True)
-                p = self._encode(op.p, level, scale / _scale(x))
-                renamed = {op.x.name: x, op.p.name: p}
-            case he.AddPlain():
-                p = self._encode(op.p, level, scale)
-                renamed = {op.x.name: self._bring(op.x, needed), op.p.name: p}
+                x = self._bring_near(op.x, prime, scale)
+                return {op.x.name: x, op.p.name: self._encode(op.p, prime, result / _scale(x))}
+            case he.Mul() if not reads_top(self._program, op):
+                x, weight = op.x, op.y
+                if weight.name not in self._weights:
+                    x, weight = weight, x
+                near = self._bring_near(x, prime, scale)
+                fresh = self._weight(weight, prime, result / _scale(near))
+                return {x.name: near, weight.name: fresh}
             case he.SumMulPlain():
-                renamed = self._bring_alike(op, needed)
-            case _:
-                renamed = {v.name: self._bring(v, needed) for v in op.operands}
-        facts = dataclasses.replace(he.cipher_type(result), level=level, scale=scale)
-        value = Value(result.name, facts)
-        self._build.keep(op.with_operands(renamed).with_result(value))
-        self._values[result.name] = value
+                free = {v.name: self._bring_near(v, prime, scale) for v in op.xs}
+                if len({_scale(v) for v in free.values()}) == 1:
+                    return free
+        return {v.name: self._bring(v, prime, scale) for v in ciphertexts(op)}
+
+    def _bring_near(self, value: Value, prime: int, scale: float) -> Value:
+        """A value with so many primes left and this scale or a smaller one."""
+        known = self._values.get(value.name)
+        if known is not None and _scale(known) <= scale * 2.0**LEAST_FACTOR_BITS:
+            return self._bring(value, prime, None)
+        return self._bring(value, prime, scale)
 
     def _encode(self, plain: Value, level: int, scale: float) -> Value:
         op = self._encodes[plain.name]
@@ -139,59 +187,70 @@ class _Assignment:
         self._build.keep(op.with_result(value))
         return value
 
-    def _bring_alike(self, op: he.SumMulPlain, level: int) -> dict[str, Value]:
-        """Operands at one level and one scale, whichever, for the weights make up for it."""
-        free = {v.name: self._bring(v, level, free_scale=True) for v in op.xs}
-        if len({_scale(v) for v in free.values()}) == 1:
-            return free
-        return {v.name: self._bring(v, level) for v in op.xs}
+    def _weight(self, weight: Value, level: int, scale: float) -> Value:
+        """An encrypted weight, fresh at the level and scale of its use."""
+        key = (weight.name, level, scale)
+        if key not in self._brought:
+            known = any(name == weight.name for name, _, _ in self._brought)
+            facts = dataclasses.replace(he.cipher_type(weight), level=level, scale=scale)
+            value = Value(self._build.fresh(weight.name) if known else weight.name, facts)
+            self._build.keep(self._weights[weight.name].with_result(value))
+            self._brought[key] = value
+        return self._brought[key]
 
-    def _bring(self, old: Value, level: int, free_scale: bool = False) -> Value:
+    def _bring(self, old: Value, prime: int, scale: float | None) -> Value:
+        """A value with so many primes left and, unless None, exactly this scale."""
+        if old.name in self._weights:
+            return self._weight(old, prime, self._place(0, False)[1] if scale is None else scale)
         value = self._values[old.name]
-        have = he.cipher_type(value).level or 0
-        if have == level:
-            return value
-        key = (old.name, level, free_scale)
-        if key not in self._dropped:
-            self._dropped[key] = self._drop(value, self._powers[old.name], have, level, free_scale)
-        return self._dropped[key]
+        if old.name in self._pending and he.cipher_type(value).level == prime + 1:
+            raise PassError(f"assign-scales: {old} is not rescaled where it is needed")
+        key = (old.name, prime, scale or 0.0)
+        if key not in self._brought:
+            self._brought[key] = self._drop(value, prime, scale)
+        return self._brought[key]
 
-    def _drop(self, value: Value, power: int, have: int, level: int, free_scale: bool) -> Value:
-        if power == 2:
-            # A product is first rescaled, then brought down, then made a product again.
-            value = self._rescale(value)
-            have -= 1
-            value = self._mod_switch(value, have, level)
-            return self._times_one(value, level, self._canonical(level, 2))
-        if free_scale:
-            return self._mod_switch(value, have, level)
-        value = self._mod_switch(value, have, level + 1)
-        above = self._parameters.primes[level + 1]
-        value = self._times_one(value, level + 1, self._canonical(level) * above)
-        return self._rescale(value)
-
-    def _mod_switch(self, value: Value, have: int, level: int) -> Value:
-        if have == level:
-            return value
-        return self._emit(he.DropLevel(x=value, levels=have - level), value, level, _scale(value))
-
-    def _times_one(self, value: Value, level: int, scale: float) -> Value:
-        one = he.Encode(value=self._build.constant(np.ones(1), "one"), period=1)
-        encoded = Value(
-            self._build.fresh("one"), PlainType(1, level=level, scale=scale / _scale(value))
+    def _drop(self, value: Value, prime: int, scale: float | None) -> Value:
+        have = _scale(value)
+        if scale is None or math.isclose(have, scale, rel_tol=SAME_SCALE):
+            return self._mod_switch(value, prime)
+        least = 2.0 ** (self._parameters.scale_bits - LEAST_FACTOR_BITS)
+        if scale / have >= least:
+            return self._times_one(self._mod_switch(value, prime), scale)
+        primes = self._parameters.primes
+        for above in range(prime + 1, (he.cipher_type(value).level or 0) + 1):
+            if scale * primes[above] / have >= least:
+                value = self._times_one(self._mod_switch(value, above), scale * primes[above])
+                value = self._emit(he.Rescale(x=value), value, above - 1, scale)
+                return self._mod_switch(value, prime)
+        raise PassError(
+            f"assign-scales: {value} cannot be brought to {prime} primes and a scale of {scale!r}; "
+            "run insert-management with these parameters"
         )
+
+    def _mod_switch(self, value: Value, prime: int) -> Value:
+        drop = (he.cipher_type(value).level or 0) - prime
+        if drop == 0:
+            return value
+        return self._emit(he.DropLevel(x=value, levels=drop), value, prime, _scale(value))
+
+    def _times_one(self, value: Value, scale: float) -> Value:
+        level = he.cipher_type(value).level or 0
+        one = he.Encode(value=self._build.constant(np.ones(1), "one"), period=1)
+        facts = PlainType(1, level=level, scale=scale / _scale(value))
+        encoded = Value(self._build.fresh("one"), facts)
         self._build.keep(one.with_result(encoded))
         return self._emit(he.MulPlain(x=value, p=encoded), value, level, scale)
-
-    def _rescale(self, value: Value) -> Value:
-        level = (he.cipher_type(value).level or 0) - 1
-        return self._emit(he.Rescale(x=value), value, level, self._canonical(level))
 
     def _emit(self, op: Operation, source: Value, level: int, scale: float) -> Value:
         old = he.cipher_type(source)
         return self._build.annotate(
             self._build.emit(op), **old.slot_facts, level=level, scale=scale
         )
+
+
+def _unmanaged(op: Operation, value: Value, what: str) -> str:
+    return f"assign-scales: {op.name} reads {value}, which {what}; run insert-management"
 
 
 def _assigned(op: Operation) -> bool:

@@ -21,7 +21,8 @@ class CheckLevels(Pass):
 
     Every operand is at the level of its operation; a rescale takes one level, a drop what it says;
     no level is negative or above the parameters'; products are relinearized before they are
-    rotated, multiplied, refreshed or returned; refreshes of one group stand together.
+    rotated, multiplied by ciphertexts, refreshed or returned; refreshes of one group stand
+    together. Levels are counted in primes, whatever virtual levels these stand for.
 
     Requires: `assign-scales`.
     Ensures: the program is unchanged.
@@ -45,7 +46,7 @@ def level_of(value: Value) -> int | None:
 
 def _expected(op: Operation) -> int | None:
     """Operand level that the result's level asks for; None where any will do."""
-    if op.result is None or isinstance(op, he.Input | he.Encode | he.Refresh):
+    if op.result is None or isinstance(op, he.Input | he.Weight | he.Encode | he.Refresh):
         return None
     own = level_of(op.result) or 0
     if isinstance(op, he.Rescale):
@@ -65,8 +66,7 @@ def _check(program: Program, op: Operation) -> list[Offence]:
         level = level_of(value)
         if level is None or (expected is not None and level != expected):
             offences.append(Offence(op, f"is at level {level}, not {expected}", value))
-    linear = he.Mul | he.MulPlain | he.SumMulPlain | he.Rotate | he.Refresh | he.Output
-    if isinstance(op, linear):
+    if isinstance(op, he.Mul | he.Rotate | he.Refresh | he.Output):
         triples = (
             v for v in op.operands if isinstance(v.type, CipherType) and v.type.polynomials != 2
         )

@@ -39,8 +39,6 @@ class CheckParameters(Pass):
         check_security(degree, math.prod(primes).bit_length())
         if len(set(primes)) != len(primes) or any(p % (2 * degree) != 1 for p in primes):
             raise PassError(f"{self.name}: the primes are not distinct NTT primes of ring {degree}")
-        if primes[-1] < max(primes[:-1]):
-            raise PassError(f"{self.name}: the special prime is smaller than a data prime")
         for op in program:
             if op.result is None:
                 continue

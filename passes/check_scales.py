@@ -56,7 +56,7 @@ def _close(a: float, b: float) -> bool:
 def _check(op: Operation, parameters: Parameters) -> list[Offence]:
     if op.result is not None and not _scale(op.result) >= 1:
         return [Offence(op, f"a scale of {_scale(op.result)} holds no number", op.result)]
-    if op.result is None or isinstance(op, he.Input | he.Encode | he.Refresh):
+    if op.result is None or isinstance(op, he.Input | he.Weight | he.Encode | he.Refresh):
         return []
     scales = [_scale(v) for v in op.operands]
     first, own = scales[0], _scale(op.result)

@@ -1,9 +1,9 @@
-"""Relinearize and rescale, as late as they can be."""
+"""Relinearize and rescale where it is cheapest."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,115 +11,142 @@ from hecompile.errors import PassError
 from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Builder, Program
-from hecompile.ir.types import CipherType
-from hecompile.levels import PRODUCTS
+from hecompile.levels import (
+    Floor,
+    ciphertexts,
+    is_cipher,
+    is_managed,
+    operand_level,
+    program_depth,
+    refresh_floor,
+    required_levels,
+)
+from hecompile.numeric.virtual import VirtualLevels, single
 from hecompile.passbase import Context, Pass, register_pass
+from hecompile.placement import EARLY, NEEDS_RESCALED, NEEDS_TWO, POLICIES, Forms, place
 
-_NEEDS_RESCALED = (*PRODUCTS, he.Output, he.Refresh)
-_NEEDS_TWO_POLYNOMIALS = (*PRODUCTS, he.Rotate, he.Output, he.Refresh)
-_MANAGEMENT = (he.Relinearize, he.Rescale, he.DropLevel)
+DEFAULT_RING = 8192
+"""Ring degree for which costs are weighed where no parameters are chosen yet."""
 
 
 @register_pass
 @dataclass(frozen=True)
 class InsertManagement(Pass):
-    """Insert `he.relinearize` and `he.rescale` where a value is first needed without them.
+    """Insert `he.relinearize` and `he.rescale` where they cost least.
 
-    Sums, rotations and folds work on products as they are, so that a sum of products is
-    relinearized once and rescaled once (lazy relinearization and rescaling: Blatt et al., PNAS
-    2020; Dathathri et al., "EVA", PLDI 2020, section 5). A product that anyone needs rescaled is
-    rescaled for all. Key switching comes before the rescale, which divides its noise.
+    Sums, rotations and products with plaintexts work on three polynomials or on products that are
+    not rescaled yet, at their price; a change of form is paid once (lazy relinearization and
+    rescaling: Blatt et al., PNAS 2020; Dathathri et al., "EVA", PLDI 2020, section 5). The forms
+    of all values are chosen together by a minimum cut, see `hecompile.placement`. A rescale stands
+    only where the virtual levels cross from one prime to the next, and after relinearization.
 
-    Requires: a program of `he.*` without relinearize, rescale or drop_level.
-    Ensures: operands of products, outputs and refreshes are rescaled and have two polynomials, and
-    both operands of a sum are rescaled or neither.
+    Options: `rescale`, "early" wherever it saves time, "few" only where it saves much, "late" as
+    late as possible. Later means less noise. Several, joined by "+", hold for the rescales that
+    leave one prime, two, and so on, the last one for all that follow.
+
+    Requires: a program of `he.*` without relinearize, rescale or drop_level. Without parameters,
+    every level is taken to have a prime of its own.
+    Ensures: operands of products, outputs and refreshes are rescaled; rotations, products of
+    ciphertexts, outputs and refreshes read two polynomials; both operands of a sum are rescaled or
+    neither.
     """
 
     name: ClassVar[str] = "insert-management"
     after: ClassVar[tuple[str, ...]] = ("plan-rotations", "insert-refresh")
+    rescale: str = EARLY
 
     def run(self, program: Program, context: Context) -> Program:
         """Insert what is missing; a managed program is returned as it is."""
-        if any(isinstance(op, _MANAGEMENT) for op in program):
+        if is_managed(program):
             return program
         if program.dialect != "he":
             raise PassError(f"{self.name}: run lower-to-slots first")
-        return _Management(program).run()
+        policies = self.rescale.split("+")
+        if not set(policies) <= set(POLICIES):
+            raise PassError(f"{self.name}: rescale is {', '.join(POLICIES)}, not '{self.rescale}'")
+        parameters = program.parameters
+        if parameters is None:
+            virtual, ring = single(program_depth(program)), DEFAULT_RING
+
+            def floor(op: he.Refresh) -> int:
+                return min(1, virtual.highest)
+
+        else:
+            virtual, ring = parameters.virtual, parameters.poly_modulus_degree
+
+            def floor(op: he.Refresh) -> int:
+                return refresh_floor(op.x, parameters, op.mask_bits)
+
+        levels = required_levels(program, virtual, floor)
+        forms = place(program, levels, virtual, floor, ring, policies)
+        return _Management(program, levels, virtual, floor, forms).run()
 
 
 class _Management:
-    def __init__(self, program: Program) -> None:
+    def __init__(
+        self,
+        program: Program,
+        levels: Mapping[str, int],
+        virtual: VirtualLevels,
+        floor: Floor,
+        forms: Forms,
+    ) -> None:
         self._program = program
+        self._levels = levels
+        self._virtual = virtual
+        self._floor = floor
+        self._forms = forms
         self._build = Builder(program)
-        self._eager = _needed_rescaled(program)
-        self._renamed: dict[str, Value] = {}
-        self._products: set[str] = set()
-        self._rescaled: dict[str, Value] = {}
+        self._values: dict[str, Value] = {}
         self._linear: dict[str, Value] = {}
+        self._rescaled: dict[str, Value] = {}
 
     def run(self) -> Program:
         for op in self._program:
-            op = op.with_operands(self._renamed)
-            if isinstance(op, _NEEDS_TWO_POLYNOMIALS):
-                op = self._each_operand(op, self._relinearize)
-            if isinstance(op, _NEEDS_RESCALED) or self._mixed(op):
-                op = self._each_operand(op, self._rescale)
-            self._append(op)
+            renamed = {v.name: self._form(op, v.name) for v in ciphertexts(op)}
+            self._append(op.with_operands(renamed))
         return self._build.finish()
 
     def _append(self, op: Operation) -> None:
-        if op.result is None or not isinstance(op.result.type, CipherType):
+        if op.result is None or not is_cipher(op.result):
             self._build.keep(op)
             return
-        old = op.result
         inferred = op.infer()
-        if not isinstance(inferred, CipherType):
+        if inferred is None:
             raise PassError(f"insert-management: {op.name} gives no ciphertext")
-        new_type = dataclasses.replace(he.cipher_type(old), polynomials=inferred.polynomials)
-        value = Value(old.name, new_type)
+        polynomials = he.cipher_type(Value(op.result.name, inferred)).polynomials
+        facts = dataclasses.replace(he.cipher_type(op.result), polynomials=polynomials)
+        value = Value(op.result.name, facts)
         self._build.keep(op.with_result(value))
-        if isinstance(op, PRODUCTS) or any(v.name in self._products for v in op.operands):
-            self._products.add(value.name)
-        if old.name in self._eager and value.name in self._products:
-            value = self._rescale(value)
-        self._renamed[old.name] = value
+        self._values[value.name] = value
 
-    def _mixed(self, op: Operation) -> bool:
-        states = {v.name in self._products for v in _ciphertexts(op)}
-        return isinstance(op, he.Add | he.Sub) and len(states) == 2
+    def _form(self, op: Operation, name: str) -> Value:
+        """An operand in the form in which an operation reads it."""
+        result = op.result.name if op.result is not None else ""
+        own = self._levels[result] if result else 0
+        needed = operand_level(self._program, op, own, self._virtual, self._floor)
+        elsewhere = needed != self._levels[name]
+        rescaled = elsewhere or isinstance(op, NEEDS_RESCALED) or result not in self._forms.pending
+        if rescaled and name in self._forms.pending:
+            return self._rescale(name)
+        if elsewhere or isinstance(op, NEEDS_TWO) or result not in self._forms.triples:
+            return self._relinearize(name)
+        return self._values[name]
 
-    def _each_operand(self, op: Operation, change: Callable[[Value], Value]) -> Operation:
-        return op.with_operands({v.name: change(v) for v in _ciphertexts(op)})
-
-    def _relinearize(self, value: Value) -> Value:
+    def _relinearize(self, name: str) -> Value:
+        value = self._values[name]
         if he.cipher_type(value).polynomials == 2:
             return value
-        if value.name not in self._linear:
-            linear = self._insert(he.Relinearize(x=value), value)
-            if value.name in self._products:
-                self._products.add(linear.name)
-            self._linear[value.name] = linear
-        return self._linear[value.name]
+        if name not in self._linear:
+            self._linear[name] = self._insert(he.Relinearize(x=value), value)
+        return self._linear[name]
 
-    def _rescale(self, value: Value) -> Value:
-        if value.name not in self._products:
-            return value
-        # Dividing three polynomials rounds against the square of the secret: far more noise.
-        value = self._relinearize(value)
-        if value.name not in self._rescaled:
-            self._rescaled[value.name] = self._insert(he.Rescale(x=value), value)
-        return self._rescaled[value.name]
+    def _rescale(self, name: str) -> Value:
+        if name not in self._rescaled:
+            value = self._relinearize(name)
+            self._rescaled[name] = self._insert(he.Rescale(x=value), value)
+        return self._rescaled[name]
 
     def _insert(self, op: Operation, source: Value) -> Value:
-        old = he.cipher_type(source)
         value = self._build.emit(op)
-        return self._build.annotate(value, **old.slot_facts)
-
-
-def _ciphertexts(op: Operation) -> list[Value]:
-    return [v for v in op.operands if isinstance(v.type, CipherType)]
-
-
-def _needed_rescaled(program: Program) -> set[str]:
-    """Names of values with a user that needs them rescaled."""
-    return {v.name for op in program if isinstance(op, _NEEDS_RESCALED) for v in _ciphertexts(op)}
+        return self._build.annotate(value, **he.cipher_type(source).slot_facts)

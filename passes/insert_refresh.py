@@ -11,7 +11,8 @@ from hecompile.errors import PassError
 from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder, Program
-from hecompile.levels import PRODUCTS, is_cipher, program_depth, refresh_floor
+from hecompile.levels import PRODUCTS, depth_after, is_cipher, refresh_floor
+from hecompile.numeric.virtual import VirtualLevels, single
 from hecompile.passbase import Context, Pass, register_pass
 
 ROUND_COST = 3.0
@@ -29,7 +30,7 @@ class InsertRefresh(Pass):
 
     Options: `mask_bits`, see `he.refresh`; `levels`, levels between fresh and output, and `floor`,
     levels that must be left when a ciphertext is handed over (room for the mask), both from the
-    program's parameters if not given.
+    program's parameters if not given. Levels are virtual ones, see `numeric.virtual`.
 
     Requires: a program of `he.*` without relinearize, rescale or drop_level; parameters, or
     `levels`.
@@ -50,10 +51,13 @@ class InsertRefresh(Pass):
         parameters = program.parameters
         if self.levels is None and parameters is None:
             raise PassError(f"{self.name}: run choose-parameters first, or give levels")
-        levels = self.levels if self.levels is not None else parameters.levels if parameters else 0
-        if program_depth(program) <= levels:
+        if self.levels is None and parameters is not None:
+            virtual = parameters.virtual
+        else:
+            virtual = single(self.levels or 0)
+        if _fits(program, virtual):
             return program
-        cuts = _Planner(program, levels, self._floors(program)).plan()
+        cuts = _Planner(program, virtual, self._floors(program)).plan()
         return _insert(program, cuts, self.mask_bits)
 
     def _floors(self, program: Program) -> dict[str, int]:
@@ -71,9 +75,11 @@ class InsertRefresh(Pass):
 class _Planner:
     """Places for cuts: a cut at i lies before operation i."""
 
-    def __init__(self, program: Program, levels: int, floors: Mapping[str, int]) -> None:
+    def __init__(self, program: Program, virtual: VirtualLevels, floors: Mapping[str, int]) -> None:
+        self._program = program
         self._ops = program.operations
-        self._levels = levels
+        self._virtual = virtual
+        self._levels = virtual.highest
         self._floors = floors
         root = _rotation_roots(program)
         self._live = _live_roots(program, root)
@@ -132,7 +138,7 @@ class _Planner:
             op = self._ops[i]
             if op.result is not None and self._reads[i]:
                 before = max(depth.get(name, 0) for name in self._reads[i])
-                depth[op.result.name] = before + isinstance(op, PRODUCTS)
+                depth[op.result.name] = depth_after(self._program, op, before, self._virtual)
                 if depth[op.result.name] > self._levels:
                     break
             if i + 1 == len(self._ops):
@@ -142,6 +148,17 @@ class _Planner:
                 if all(depth[name] + self._floors[name] <= self._levels for name in used):
                     found.append((i + 1, ROUND_COST + len(used)))
         return found
+
+
+def _fits(program: Program, virtual: VirtualLevels) -> bool:
+    """Whether the levels suffice without a refresh, or with those that are there."""
+    depth: dict[str, int] = {}
+    for op in program:
+        if op.result is not None and is_cipher(op.result):
+            before = max((depth.get(v.name, 0) for v in op.operands), default=0)
+            used = depth_after(program, op, before, virtual)
+            depth[op.result.name] = 0 if isinstance(op, he.Refresh) else used
+    return max(depth.values(), default=0) <= virtual.highest
 
 
 def _rotation_roots(program: Program) -> dict[str, str]:

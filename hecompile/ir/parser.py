@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 import typing
 from collections.abc import Hashable, Mapping
 from functools import cache
@@ -12,9 +13,14 @@ from typing import Any
 import numpy as np
 
 from hecompile.errors import HecompileError, ProgramError
-from hecompile.ir import he_ops, movement_ops, tensor_ops  # noqa: F401  (they register operations)
+from hecompile.ir import (  # noqa: F401  (they register operations)
+    he_ops,
+    movement_ops,
+    recurrent_ops,
+    tensor_ops,
+)
 from hecompile.ir.constants import Array, Constant
-from hecompile.ir.lexer import Lexer
+from hecompile.ir.lexer import Lexer, Token
 from hecompile.ir.operation import (
     OPERATIONS,
     AttributeValue,
@@ -83,16 +89,24 @@ class _Parser:
         degree = lex.integer("the ring degree")
         lex.expect("bits")
         lex.expect("=")
-        bits = self._attribute()
+        bits = self._integers("the prime sizes", start)
         lex.expect("scale_bits")
         lex.expect("=")
         scale_bits = lex.integer("the scale's bits")
-        if not isinstance(bits, tuple) or not all(type(b) is int for b in bits):
-            raise lex.error("the prime sizes are a list of integers", start)
+        units: tuple[int, ...] = ()
+        if lex.accept("units"):
+            lex.expect("=")
+            units = self._integers("the levels of the primes", start)
         try:
-            return Parameters(degree, bits, scale_bits)
+            return Parameters(degree, bits, scale_bits, level_units=units)
         except HecompileError as error:
             raise lex.error(str(error), start) from error
+
+    def _integers(self, what: str, start: Token) -> tuple[int, ...]:
+        found = self._attribute()
+        if not isinstance(found, tuple) or not all(type(one) is int for one in found):
+            raise self._lex.error(f"{what} are a list of integers", start)
+        return tuple(int(one) for one in found if isinstance(one, int))
 
     def _constant(self) -> tuple[str, Constant]:
         lex = self._lex
@@ -331,6 +345,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
         return isinstance(value, tuple) and all(_fits(v, element) for v in value)
+    if typing.get_origin(hint) is types.UnionType:
+        return any(_fits(value, one) for one in typing.get_args(hint))
     if hint is float:
         return type(value) in (int, float)
     return type(value) is hint

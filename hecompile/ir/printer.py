@@ -64,7 +64,10 @@ def _lines(program: Program, inline_elements: int) -> Iterator[str]:
     if program.parameters is not None:
         p = program.parameters
         bits = ", ".join(map(str, p.coeff_modulus_bits))
-        yield f"  parameters n={p.poly_modulus_degree} bits=[{bits}] scale_bits={p.scale_bits}"
+        line = f"  parameters n={p.poly_modulus_degree} bits=[{bits}] scale_bits={p.scale_bits}"
+        if max(p.level_units) > 1:
+            line += f" units=[{', '.join(map(str, p.level_units))}]"
+        yield line
     for symbol, constant in sorted(program.constants.items()):
         yield f"  const @{symbol} : {_constant(constant, inline_elements)}"
     for op in program:

@@ -1,7 +1,8 @@
 """CKKS encryption parameters and what follows from them: primes, levels, scales and sizes.
 
 Level l means that l rescale primes are left besides q_0: a value at level l lives modulo
-q_0 * ... * q_l, and a rescale takes it to level l - 1 by dividing by q_l.
+q_0 * ... * q_l, and a rescale takes it to level l - 1 by dividing by q_l. A prime may stand for
+several multiplicative levels, then called virtual levels: see `numeric.virtual`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,16 @@ from typing import Any, Final
 from hecompile.errors import CompileError, InputError
 from hecompile.numeric.primes import MAX_PRIME_BITS, MIN_PRIME_BITS, ntt_primes
 from hecompile.numeric.security import SECURITY_BITS, check_security, max_modulus_bits
+from hecompile.numeric.virtual import VirtualLevels
 
 _BYTES_PER_RESIDUE: Final = 8
-_FIELDS: Final = ("poly_modulus_degree", "coeff_modulus_bits", "scale_bits", "security_bits")
+_FIELDS: Final = (
+    "poly_modulus_degree",
+    "coeff_modulus_bits",
+    "scale_bits",
+    "level_units",
+    "security_bits",
+)
 
 
 @dataclass(frozen=True)
@@ -30,16 +38,20 @@ class Parameters:
             special prime of key switching.
         scale_bits: Binary logarithm of the canonical scale at level 0.
         security_bits: Security level in bits; 128 is the only one.
+        level_units: Virtual levels that each data prime stands for, q_0 first; one each if left
+            out.
 
     Raises:
-        CompileError: If a size is out of range, the special prime is smaller than a data prime
-            (key-switch noise grows with max(q_i) / special prime), or the total is not secure.
+        CompileError: If a size is out of range, the units do not match the primes, or the total
+            is not secure. A special prime smaller than a data prime is allowed: key-switch noise
+            grows with max(q_i) / special prime, which `numeric.noise` predicts.
     """
 
     poly_modulus_degree: int
     coeff_modulus_bits: tuple[int, ...]
     scale_bits: int
     security_bits: int = SECURITY_BITS
+    level_units: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse parameters that are not well formed or not secure."""
@@ -62,17 +74,19 @@ class Parameters:
                     f"prime {index} of the coefficient modulus has {size} bits; every size must be"
                     f" from {MIN_PRIME_BITS} to {MAX_PRIME_BITS} bits."
                 )
-        if bits[-1] < max(bits[:-1]):
-            raise CompileError(
-                f"the special prime has {bits[-1]} bits, fewer than the largest data prime's"
-                f" {max(bits[:-1])}; key switching would drown the result in noise, so make the"
-                f" last prime the largest."
-            )
         if not 1 <= self.scale_bits <= MAX_PRIME_BITS:
             raise CompileError(
                 f"a scale of 2**{self.scale_bits} cannot be used; scale_bits must be from 1 to"
                 f" {MAX_PRIME_BITS}."
             )
+        units = tuple(self.level_units) or (1,) * (len(bits) - 1)
+        object.__setattr__(self, "level_units", units)
+        if len(units) != len(bits) - 1:
+            raise CompileError(
+                f"{len(units)} numbers of levels do not match {len(bits) - 1} data primes; give"
+                f" one for each."
+            )
+        VirtualLevels(units)
         check_security(self.poly_modulus_degree, self.modulus_bits)
 
     @property
@@ -109,17 +123,41 @@ class Parameters:
         """The prime P that only key switching uses."""
         return self.primes[-1]
 
-    def scale(self, level: int) -> float:
-        """Return the canonical scale at `level`.
+    @cached_property
+    def virtual(self) -> VirtualLevels:
+        """The virtual levels and the primes that stand for them."""
+        return VirtualLevels(self.level_units)
 
-        scale(0) = 2**scale_bits and scale(l) = sqrt(scale(l - 1) * q_l), so that the product of
-        two canonical values of level l rescales exactly to the canonical scale of level l - 1.
+    def virtual_scale(self, level: int) -> float:
+        """Return the scale that values at virtual level `level` carry.
+
+        With the virtual primes v = q_p**(1 / k) of a prime q_p that stands for k levels (and
+        2**scale_bits for q_0, which no rescale divides by), the canonical scales are
+        s(0) = 2**scale_bits and s(l) = sqrt(s(l - 1) * v_l). Inside the group whose top is t, a
+        value carries s(l) * v_(l+1) * ... * v_t, for no rescale divided by these yet.
+
+        Raises:
+            CompileError: If these parameters have no such virtual level.
+        """
+        if not 0 <= level <= self.virtual.highest:
+            raise CompileError(
+                f"virtual level {level} does not exist; these parameters have levels 0 to"
+                f" {self.virtual.highest}."
+            )
+        return _carried_scales(self.data_primes, self.level_units, self.scale_bits)[level]
+
+    def scale(self, level: int) -> float:
+        """Return the canonical scale at `level`, the highest virtual level with so many primes.
+
+        Where every prime stands for one virtual level, scale(0) = 2**scale_bits and scale(l) =
+        sqrt(scale(l - 1) * q_l), so that the product of two canonical values of level l rescales
+        exactly to the canonical scale of level l - 1.
 
         Raises:
             CompileError: If these parameters have no such level.
         """
         self._check_level(level)
-        return _canonical_scales(self.primes[:-1], self.scale_bits)[level]
+        return self.virtual_scale(self.virtual.top(level))
 
     def modulus(self, level: int) -> int:
         """Return q_0 * ... * q_level.
@@ -151,6 +189,7 @@ class Parameters:
             "poly_modulus_degree": self.poly_modulus_degree,
             "coeff_modulus_bits": list(self.coeff_modulus_bits),
             "scale_bits": self.scale_bits,
+            "level_units": list(self.level_units),
             "security_bits": self.security_bits,
         }
 
@@ -169,14 +208,12 @@ class Parameters:
                 f"encryption parameters must have exactly the fields {', '.join(_FIELDS)};"
                 f" found {', '.join(sorted(map(str, data))) or 'none'}."
             )
-        bits = data["coeff_modulus_bits"]
-        if not isinstance(bits, (list, tuple)):
-            raise InputError("field coeff_modulus_bits of encryption parameters must be a list.")
         return cls(
             poly_modulus_degree=_integer("poly_modulus_degree", data["poly_modulus_degree"]),
-            coeff_modulus_bits=tuple(_integer("coeff_modulus_bits", size) for size in bits),
+            coeff_modulus_bits=_integers("coeff_modulus_bits", data["coeff_modulus_bits"]),
             scale_bits=_integer("scale_bits", data["scale_bits"]),
             security_bits=_integer("security_bits", data["security_bits"]),
+            level_units=_integers("level_units", data["level_units"]),
         )
 
     def _check_level(self, level: int) -> None:
@@ -195,9 +232,23 @@ def _integer(field: str, value: object) -> int:
     return value
 
 
+def _integers(field: str, value: object) -> tuple[int, ...]:
+    """Return `value` if it is a list of one or more integers, else raise InputError."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise InputError(f"field {field} of encryption parameters must be a list of integers.")
+    return tuple(_integer(field, one) for one in value)
+
+
 @lru_cache(maxsize=1024)
-def _canonical_scales(data_primes: tuple[int, ...], scale_bits: int) -> tuple[float, ...]:
-    scales = [2.0**scale_bits]
-    for prime in data_primes[1:]:
-        scales.append(math.sqrt(scales[-1] * prime))
-    return tuple(scales)
+def _carried_scales(
+    data_primes: tuple[int, ...], units: tuple[int, ...], scale_bits: int
+) -> tuple[float, ...]:
+    """The scale that values carry at each virtual level."""
+    base = 2.0**scale_bits
+    canonical, carried = base, [base ** (units[0] - level) for level in range(units[0])]
+    for prime, count in zip(data_primes[1:], units[1:], strict=True):
+        virtual = float(prime) ** (1.0 / count)
+        for inside in range(count):
+            canonical = math.sqrt(canonical * virtual)
+            carried.append(canonical * virtual ** (count - 1 - inside))
+    return tuple(carried)

@@ -1,0 +1,327 @@
+"""Search for the cheapest chain of primes on a ring that meets a noise target.
+
+The cost of a plan depends on how the levels are shared out among the primes, hardly on the scale:
+the noise depends on both. So groupings are tried in the order of their rough cost, each at the
+largest scale that fits the table; the cheapest that is precise enough wins, and its scale is then
+made as small as the target allows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from hecompile.chains import MARGINS, SPECIAL_MARGIN_BITS, Demand, chain, chains
+from hecompile.errors import CompileError, PassError
+from hecompile.estimate import estimate
+from hecompile.ir.program import Program
+from hecompile.ir.types import CipherType
+from hecompile.levels import program_depth
+from hecompile.numeric.parameters import Parameters
+from hecompile.numeric.primes import MAX_PRIME_BITS
+from hecompile.numeric.security import max_modulus_bits
+from hecompile.placement import EARLY, FEW, LATE
+from hecompile.precision import missing_headroom
+
+SMALLEST_SCALE_BITS = 16
+SMALLEST_REFRESHED_SCALE_BITS = 24
+"""Where values are refreshed, masks and their rounding leave no use for smaller scales."""
+
+SMALLEST_HEADROOM_BITS = 2
+PLANNED = 3
+"""Groupings that are precise enough, among which the cheapest is taken."""
+
+WORTH_MORE_NOISE = 0.01
+"""Share of the cost that earlier rescales must save."""
+
+TRIALS = 16
+"""Noise predictions spent on earlier rescales."""
+
+WORTH_PLANNING = 1.2
+"""Rough cost, over that of the best plan so far, up to which a grouping is planned."""
+
+REFRESHED_UNITS = ((1,), (2,), (1, 2), (2, 1))
+"""Levels that rescale primes stand for on chains with refreshes, repeated as often as they fit."""
+
+_STEPS = 4
+_LONGEST_STEP = 8
+_TAME_BITS = 12
+
+Policies = tuple[str, ...]
+"""When to rescale, of `placement.POLICIES`, by the primes that are left then."""
+
+Planner = Callable[[Parameters, Policies], Program]
+"""Plans the program to the end on a chain, rescaling by policies."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A chain, when to rescale, the program's cost there in seconds, and its noise."""
+
+    parameters: Parameters
+    policies: Policies
+    headroom: int
+    seconds: float
+    noise: float
+
+
+class ChainSearch:
+    """Searches the chains of one ring for one program."""
+
+    def __init__(
+        self,
+        program: Program,
+        ring: int,
+        target: float,
+        planner: Planner,
+        noise: Callable[[Program], float],
+    ) -> None:
+        """Prepare a search.
+
+        Args:
+            program: lowered, without levels.
+            ring: polynomial modulus degree.
+            target: largest noise allowed on an output.
+            planner: plans the program on a chain.
+            noise: largest noise predicted on a planned program's outputs.
+        """
+        self._program = program
+        self._ring = ring
+        self._target = target
+        self._planner = planner
+        self._noise = noise
+        self._least = math.inf
+        self._reason = ""
+        self._trials = TRIALS
+        self._known: dict[tuple[Parameters, Policies], tuple[Plan | None, int]] = {}
+
+    def best(self, refresh: bool) -> Plan:
+        """The best plan; chains too short for the program only if none is long enough.
+
+        Args:
+            refresh: whether refreshes may be inserted.
+
+        Raises:
+            CompileError: no chain of this ring will do.
+        """
+        found = self._deep()
+        if found is None and refresh:
+            plans = [self._refreshed(cycle) for cycle in REFRESHED_UNITS]
+            found = min((p for p in plans if p), key=lambda p: p.seconds, default=None)
+        if found is None:
+            raise CompileError(self._refusal())
+        return found
+
+    def _refusal(self) -> str:
+        depth, bits = program_depth(self._program), max_modulus_bits(self._ring)
+        if self._least < math.inf:
+            reason = f"the least noise reached is {self._least:.2g}"
+        else:
+            reason = self._reason or (
+                f"its levels at a scale of {SMALLEST_SCALE_BITS} bits do not fit the {bits} bits of"
+                " this ring"
+            )
+        return (
+            f"a ring of {self._ring} does not meet a noise of {self._target:.2g} on program "
+            f"'{self._program.name}' ({depth} levels deep): {reason}"
+        )
+
+    def _deep(self) -> Plan | None:
+        """The best plan without refreshes."""
+        demand = Demand.of(self._program)
+        groupings = demand.groupings()
+        rough = {units: demand.seconds(units, self._ring) for units in groupings}
+        good: list[Plan] = []
+        for units in sorted(groupings, key=lambda u: rough[u]):
+            limit = min((rough[p.parameters.level_units] for p in good), default=math.inf)
+            if len(good) >= PLANNED or rough[units] > WORTH_PLANNING * limit:
+                break
+            plan = self._quietest(units)
+            if plan is not None and plan.noise <= self._target:
+                good.append(plan)
+        if good:
+            good.sort(key=lambda p: p.seconds)
+            best = good[0]
+            for plan in good:
+                best = min(best, self._hastened(plan, best.seconds), key=lambda p: p.seconds)
+            return self._smallest(best)
+        return None
+
+    def _quietest(self, units: tuple[int, ...]) -> Plan | None:
+        """The least noisy plan: as large a scale as the special prime's size is worth."""
+        best: Plan | None = None
+        headroom = SMALLEST_HEADROOM_BITS
+        for margin in MARGINS:
+            plan, headroom = self._fitting(units, headroom, margin)
+            if plan is not None and (best is None or plan.noise < best.noise):
+                best = plan
+            elif plan is not None:
+                break
+        return best
+
+    def _fitting(
+        self, units: tuple[int, ...], headroom: int, margin: int
+    ) -> tuple[Plan | None, int]:
+        """The least noisy plan at the largest scale, with the headroom that the values need."""
+        while True:
+            widest = next(chains(self._ring, units, headroom, margin, SMALLEST_SCALE_BITS), None)
+            if widest is None:
+                return None, headroom
+            plan, missing = self._try(widest, (LATE,), headroom)
+            if plan is not None or missing == 0:
+                return plan, headroom
+            headroom += missing
+
+    def _try(
+        self, parameters: Parameters, policies: Policies, headroom: int
+    ) -> tuple[Plan | None, int]:
+        """A plan, or the bits of headroom that it lacks (0 if it cannot be planned at all)."""
+        key = (parameters, policies)
+        if key not in self._known:
+            self._known[key] = self._plan(parameters, policies, headroom)
+        return self._known[key]
+
+    def _plan(
+        self, parameters: Parameters, policies: Policies, headroom: int
+    ) -> tuple[Plan | None, int]:
+        try:
+            planned = self._planner(parameters, policies)
+        except (CompileError, PassError) as failure:
+            self._reason = str(failure)
+            return None, 0
+        missing = max(missing_headroom(planned).values())
+        if missing > 0:
+            return None, math.ceil(missing)
+        noise = self._noise(planned)
+        self._least = min(self._least, noise)
+        seconds = estimate(planned).total_seconds
+        return Plan(parameters, policies, headroom, seconds, noise), 0
+
+    def _hastened(self, plan: Plan, rival: float) -> Plan:
+        """The same grouping with earlier rescales, prime by prime, where noise is left for it.
+
+        Args:
+            plan: with late rescales.
+            rival: seconds of the best plan so far; one that cannot beat it stays as it is.
+        """
+        count = len(plan.parameters.level_units) - 1
+        fastest = self._seconds(plan.parameters, (EARLY,))
+        if count == 0 or fastest >= (1 - WORTH_MORE_NOISE) * rival:
+            return plan
+        best = replace(plan, policies=plan.policies * count)
+        for policies in ((EARLY,) * count, (FEW,) * count):
+            found = self._cheaper(best, policies)
+            if found is not None:
+                return found
+        for left in reversed(range(count)):
+            for policy in (EARLY, FEW):
+                policies = (*best.policies[:left], policy, *best.policies[left + 1 :])
+                found = self._cheaper(best, policies)
+                if found is not None:
+                    best = found
+                    break
+        return best
+
+    def _seconds(self, parameters: Parameters, policies: Policies) -> float:
+        return estimate(self._planner(parameters, policies)).total_seconds
+
+    def _cheaper(self, plan: Plan, policies: Policies) -> Plan | None:
+        """A plan with these policies if it costs less and meets the target on some chain."""
+        below = (1 - WORTH_MORE_NOISE) * plan.seconds
+        if self._seconds(plan.parameters, policies) >= below:
+            return None
+        units, least = plan.parameters.level_units, math.inf
+        for margin in MARGINS:
+            widest = chains(self._ring, units, plan.headroom, margin, SMALLEST_SCALE_BITS)
+            for parameters in itertools.islice(widest, min(1, self._trials)):
+                self._trials -= 1
+                found, _ = self._try(parameters, policies, plan.headroom)
+                if found is not None and found.noise <= self._target:
+                    return found
+                if found is None or found.noise >= least:
+                    return None
+                least = found.noise
+        return None
+
+    def _smallest(self, plan: Plan) -> Plan:
+        """The same grouping at the smallest scale that meets the target, by secant steps."""
+        high, low = plan, SMALLEST_SCALE_BITS - 1
+        for _ in range(_STEPS):
+            spare = math.log2(self._target / high.noise)
+            at = high.parameters.scale_bits
+            guess = max(low + 1, at - max(1, math.floor(spare)))
+            if guess >= at:
+                break
+            lower = self._at(plan, guess)
+            if lower is not None and lower.noise <= self._target:
+                high = lower
+            else:
+                low = guess
+        return high
+
+    def _at(self, plan: Plan, scale_bits: int) -> Plan | None:
+        found = chain(
+            self._ring, scale_bits, plan.parameters.level_units, plan.headroom, MARGINS[-1]
+        )
+        return None if found is None else self._try(found, plan.policies, plan.headroom)[0]
+
+    def _refreshed(self, cycle: tuple[int, ...]) -> Plan | None:
+        """The plan at the smallest scale that meets the target, on chains with refreshes.
+
+        A larger scale leaves fewer levels, so that scales grow from the smallest until one will
+        do or none fits.
+        """
+        scale_bits, headroom = SMALLEST_REFRESHED_SCALE_BITS, SMALLEST_HEADROOM_BITS
+        while scale_bits <= MAX_PRIME_BITS:
+            units = self._longest(cycle, scale_bits, headroom)
+            found = units and chain(self._ring, scale_bits, units, headroom, 0)
+            if not found:
+                return None
+            plan, missing = self._try(found, (EARLY,), headroom)
+            if plan is not None and plan.noise <= self._target:
+                return self._tightened(plan)
+            if plan is not None:
+                scale_bits += _step(plan.noise / self._target)
+            elif missing:
+                headroom += missing
+            else:
+                return None
+        return None
+
+    def _longest(self, cycle: tuple[int, ...], scale_bits: int, headroom: int) -> tuple[int, ...]:
+        """As many levels as the table allows, up to the program's depth, below a wide special."""
+        depth = program_depth(self._program)
+        fitting: tuple[int, ...] = ()
+        units = [1]
+        while sum(units) - 1 < depth:
+            units.append(min(cycle[(len(units) - 1) % len(cycle)], depth + 1 - sum(units)))
+            if chain(self._ring, scale_bits, units, headroom, SPECIAL_MARGIN_BITS) is None:
+                break
+            fitting = tuple(units)
+        return fitting
+
+    def _tightened(self, plan: Plan) -> Plan:
+        """The same plan without primes that it does not use; they widen the special prime."""
+        used = _highest_prime(self._planner(plan.parameters, plan.policies))
+        units: Sequence[int] = plan.parameters.level_units[: used + 1]
+        if len(units) == len(plan.parameters.level_units):
+            return plan
+        found = chain(self._ring, plan.parameters.scale_bits, units, plan.headroom, 0)
+        shorter = self._try(found, plan.policies, plan.headroom)[0] if found else None
+        return shorter if shorter is not None and shorter.noise <= self._target else plan
+
+
+def _highest_prime(planned: Program) -> int:
+    types = [op.result.type for op in planned if op.result is not None]
+    return max(facts.level or 0 for facts in types if isinstance(facts, CipherType))
+
+
+def _step(excess: float) -> int:
+    """Bits to add where the noise exceeds the target by a factor.
+
+    Noise falls with the scale, but faster while it still feeds on itself, so steps stay short.
+    """
+    longest = _LONGEST_STEP if excess < 2.0**_TAME_BITS else _LONGEST_STEP // 2
+    return max(1, min(longest, math.floor(math.log2(excess)))) if math.isfinite(excess) else longest
