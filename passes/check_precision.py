@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from hecompile.errors import PassError
 from hecompile.interpret.slots import trace_slots
-from hecompile.ir.constants import Array
+from hecompile.interpret.traced import Traced
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.ir.verifier import Offence, report
@@ -39,7 +39,7 @@ class CheckPrecision(Pass):
     def run(self, program: Program, context: Context) -> Program:
         """Trace the samples, then derive bounds, headroom and noise anew."""
         seen = trace_slots(program, context.calibration) if context.calibration else None
-        offences = list(_beyond_bounds(program, seen or {}))
+        offences = list(_beyond_bounds(program, seen)) if seen else []
         if offences:
             raise PassError(report(program, offences, "run calibrate-slots on all samples"))
         offences = [
@@ -52,9 +52,7 @@ class CheckPrecision(Pass):
         self._check_noise(program, context, seen)
         return program
 
-    def _check_noise(
-        self, program: Program, context: Context, seen: Mapping[str, Array] | None
-    ) -> None:
+    def _check_noise(self, program: Program, context: Context, seen: Traced | None) -> None:
         limit = self.noise
         if limit is None and context.precision is not None:
             limit = context.precision * NOISE_SHARE
@@ -66,7 +64,7 @@ class CheckPrecision(Pass):
                 )
 
 
-def _beyond_bounds(program: Program, seen: Mapping[str, Array]) -> Iterator[Offence]:
+def _beyond_bounds(program: Program, seen: Traced) -> Iterator[Offence]:
     for op in program:
         if op.result is None or not isinstance(op.result.type, CipherType):
             continue

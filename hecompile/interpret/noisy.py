@@ -24,6 +24,7 @@ from hecompile.interpret.slots import (
     repeat_to,
     run_program_slots,
     sum_of_products,
+    weight_array,
 )
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
@@ -75,6 +76,7 @@ class _Simulator:
         noisy: dict[type[Operation], SlotKernel] = {
             he.Input: self._input,
             he.Encode: self._encode,
+            he.Weight: self._weight,
             he.SumMulPlain: self._sum_mul_plain,
             he.Rotate: self._rotate,
             he.Relinearize: self._relinearize,
@@ -92,6 +94,16 @@ class _Simulator:
     def _encode(self, op: he.Encode, at: Scope) -> Array:
         _, scale = managed(op)
         return self._rounded(op.value, at.constant(op.value)[None], scale)
+
+    def _weight(self, op: he.Weight, at: Scope) -> Array:
+        """Encrypted once, so that all runs see the same noise."""
+        level, scale = managed(op)
+        key = (str(op.defined), scale)
+        if key not in self._encoded:
+            rounded = self._rounded(op.value or "", weight_array(op, at)[None], scale)
+            variance = noise.encryption(self._parameters, scale, level)
+            self._encoded[key] = self._disturbed(rounded, variance)
+        return self._encoded[key]
 
     def _sum_mul_plain(self, op: he.SumMulPlain, at: Scope) -> Array:
         _, product_scale = managed(op)
@@ -150,13 +162,11 @@ class _Simulator:
         if (symbol, scale) not in self._encoded:
             period = exact.shape[-1]
             vector = noise.encoding(self._parameters, scale, period)
-            scalar = noise.encoding_scalar(self._parameters, scale)
             errors = self._random.normal(scale=np.sqrt(vector), size=exact.shape)
             # Rows of one number are encoded as that number: one error for all slots.
-            flat = (exact == exact[:, :1]).all(axis=1)
-            shared = self._random.normal(scale=np.sqrt(scalar), size=(len(exact), 1))
-            rounded = exact + np.where(flat[:, None], shared, errors)
-            self._encoded[symbol, scale] = np.where((exact == 0).all(1)[:, None], 0.0, rounded)
+            uniform = (exact == exact[:, :1]).all(axis=1)
+            known = noise.rounding_error(exact[:, :1], scale)
+            self._encoded[symbol, scale] = exact + np.where(uniform[:, None], known, errors)
         return self._encoded[symbol, scale]
 
 

@@ -38,6 +38,7 @@ SECRET_VARIANCE: Final = 2.0 / 3.0
 
 _UNIFORM: Final = 1.0 / 12.0
 _SLOT_GENERATOR: Final = 3
+_SHARES: Final = np.geomspace(1e-4, 1.0 - 1e-9, 400)
 
 
 def encoding(parameters: Parameters, scale: float, period: int | None = None) -> float:
@@ -53,14 +54,6 @@ def encoding(parameters: Parameters, scale: float, period: int | None = None) ->
         period: Length after which the slot vector repeats; all slots if None.
     """
     return 2.0 * _UNIFORM * (parameters.slots if period is None else period) / scale**2
-
-
-def encoding_scalar(parameters: Parameters, scale: float) -> float:
-    """Return the variance that encoding one number for all slots adds.
-
-    Only the constant coefficient is rounded, so all slots of one encoding share one error.
-    """
-    return _UNIFORM / scale**2
 
 
 def encryption(parameters: Parameters, scale: float, level: int | None = None) -> float:
@@ -137,10 +130,7 @@ def key_switch(parameters: Parameters, level: int, scale: float) -> float:
 def key_switch_slots(parameters: Parameters, level: int, scale: float) -> Array:
     """Return the variance that a rotation or relinearization adds to each slot.
 
-    A digit's random part adds N q_i^2 / 12 everywhere, its constant part q_i^2 / |1 - zeta_j|^2
-    in slot j, where zeta_j = exp(i pi 3^j / N). The mean over slots is `key_switch`. The second
-    part is the same number in every key switch with the same key at the same level, so that it
-    adds up coherently in a sum of such results.
+    The sum of both `key_switch_parts`; the mean over slots is `key_switch`.
 
     Returns:
         Array of shape (slots,).
@@ -148,10 +138,28 @@ def key_switch_slots(parameters: Parameters, level: int, scale: float) -> Array:
     Raises:
         CompileError: If the parameters have no such level.
     """
+    changing, repeated = key_switch_parts(parameters, level, scale)
+    return np.asarray(changing + repeated, dtype=np.float64)
+
+
+def key_switch_parts(parameters: Parameters, level: int, scale: float) -> tuple[float, Array]:
+    """Return what a key switch adds to each slot: what is drawn anew, and what repeats.
+
+    A digit's random part adds N q_i^2 / 12 everywhere, its constant part q_i^2 / |1 - zeta_j|^2
+    in slot j, where zeta_j = exp(i pi 3^j / N). The second part, divided by the scale, is the same
+    number in every key switch with the same key at the same level, so that it adds up coherently
+    in a sum of such results.
+
+    Returns:
+        The variance of what differs from one key switch to the next, rounding included, equal in
+        all slots; and that of what repeats, an array of shape (slots,).
+
+    Raises:
+        CompileError: If the parameters have no such level.
+    """
     degree = parameters.poly_modulus_degree
-    shape = degree / 12.0 + _constant_part(degree)
     digits = _digit_noise(parameters, level) * degree / 2.0 / scale**2
-    return np.asarray(digits * shape + rescale(parameters, scale), dtype=np.float64)
+    return digits * degree / 12.0 + rescale(parameters, scale), digits * _constant_part(degree)
 
 
 def float_rounding(parameters: Parameters, magnitude: float) -> float:
@@ -168,14 +176,36 @@ def float_rounding(parameters: Parameters, magnitude: float) -> float:
     return 2.0 * stages * (0.5 * 2.0**-53 * magnitude) ** 2
 
 
-def bound(variance: float, count: int, failure: float = 1e-6) -> float:
+def rounding_error(values: Array, scale: float) -> Array:
+    """Return by how much numbers change that are encoded one by one, each for all slots.
+
+    One coefficient holds such a number, rounded to a multiple of 1 / scale. The error is known.
+    """
+    return np.asarray(np.round(values * scale) / scale - values, dtype=np.float64)
+
+
+def bound(variance: float, count: int, failure: float = 1e-4, terms: float = 1.0) -> float:
     """Return what |error| exceeds in none of `count` slots but with probability `failure`.
 
     Rounding errors meet the secret key in each slot, a product of two complex Gaussians whose
-    real part follows a Laplace law, P(|error| > t) = exp(-t sqrt(2 / variance)). Sums of many
-    errors are closer to a Gaussian with lighter tails, so the bound holds for them as well.
+    real part follows a Laplace law, P(|error| > t) = exp(-t sqrt(2 / variance)). A sum of many
+    has lighter tails: Chernoff's bound with the moments of m equal Laplace terms, which are
+    (1 - s^2 variance / 2 m)^-m at s.
+
+    Args:
+        variance: Of the error in one slot.
+        count: Number of slots.
+        failure: Probability allowed.
+        terms: Number m of independent terms of equal variance that the error is like, at least 1
+            (the square of the sum of the variances over the sum of their squares).
     """
-    return math.sqrt(variance / 2.0) * math.log(count / failure)
+    exponent = math.log(count / failure)
+    laplace = math.sqrt(variance / 2.0) * exponent
+    if terms <= 1.0:
+        return laplace
+    share = _SHARES * -math.expm1(-exponent / terms)
+    tails = (exponent + math.log(2.0) - terms * np.log1p(-share)) / np.sqrt(2.0 * terms * share)
+    return min(laplace, math.sqrt(variance) * float(tails.min()))
 
 
 def _to_slots(parameters: Parameters, scale: float, coefficient_variance: float) -> float:
