@@ -12,6 +12,7 @@ import click
 from hecompile.cli import console
 from hecompile.cli.options import (
     PATH,
+    cost_model_option,
     json_option,
     load_option,
     observer_options,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hecompile.cli.watching import WatchOptions
     from hecompile.compiler import Compiled
     from hecompile.config import CompileOptions
+    from hecompile.numeric.cost import CostModel
     from hecompile.passbase import Pass
     from hecompile.preprocess import Step
 
@@ -43,6 +45,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="Round trips to the key holder: where needed or cheaper, never, or at no price.",
 )
+@click.option(
+    "--optimize",
+    type=click.Choice(["latency", "throughput", "client", "keys"]),
+    default="latency",
+    show_default=True,
+    help="What plans are compared by: time to the answer, evaluator's work, client's work and "
+    "bytes, or bytes of keys.",
+)
+@click.option("--max-key-memory", metavar="SIZE", help="Most memory of evaluation keys: 500MB.")
+@click.option(
+    "--max-client-bytes", metavar="SIZE", help="Most that the client sends and gets, a run: 2MB."
+)
+@click.option("--encrypt-model", is_flag=True, help="Encrypt the weights too.")
+@cost_model_option
 @click.option("--batch", type=int, default=1, show_default=True, help="Samples in one evaluation.")
 @click.option("--backend", default="tenseal", show_default=True, help="What executes the program.")
 @output_option("A folder to make, or a .hec file.", True, "BUNDLE")
@@ -83,6 +99,7 @@ def command(
     preprocess: tuple[str, ...],
     extra: tuple[str, ...],
     load: tuple[Path, ...],
+    cost_model: Path | None,
     watch: WatchOptions,
     sign_key: Path | None,
     verbose: bool,
@@ -104,7 +121,9 @@ def command(
     options = _options(input_shapes, tuning)
     from hecompile.compiler import compile as compile_model
     from hecompile.npz import load_npz
+    from hecompile.numeric.cost import using_cost_model
 
+    costs = used_cost_model(cost_model)
     rules = _policy(policy)
     signing_key = _signing_key(sign_key)
     passes = _passes(extra, load)
@@ -112,20 +131,22 @@ def command(
     arrays = load_npz(calibration)
     steps = _preprocessing(preprocess, model)
     progress = console.Progress()
-    compiled = compile_model(
-        model,
-        calibration=arrays,
-        policy=rules,
-        backend=backend,
-        precision=precision,
-        passes=passes,
-        options=options,
-        preprocessing=steps,
-        observers=watching.observers,
-        note=console.say if verbose else _without_details,
-        progress=progress,
-    )
+    with using_cost_model(costs):
+        compiled = compile_model(
+            model,
+            calibration=arrays,
+            policy=rules,
+            backend=backend,
+            precision=precision,
+            passes=passes,
+            options=options,
+            preprocessing=steps,
+            observers=watching.observers,
+            note=console.say if verbose else _without_details,
+            progress=progress,
+        )
     watching.tell()
+    options.check_limits([compiled.report.estimate])
     compiled.save(output, signing_key=signing_key, overwrite=overwrite)
     tell(compiled, output, built_in=policy is None, as_json=as_json)
 
@@ -134,6 +155,7 @@ def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> Non
     """Print what was compiled; the built-in policy, which nobody wrote, goes to stderr."""
     from hecompile.access.policy_checks import policy_warnings, work_warnings
     from hecompile.cli.describe import policy_document, policy_text, report_text
+    from hecompile.ir.public import has_weights
 
     report = compiled.report.to_json()
     warnings = [
@@ -147,7 +169,10 @@ def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> Non
     )
     warnings += policy_warnings(compiled.policy)
     rounds = len(compiled.spec.refreshes)
-    warnings += work_warnings(compiled.policy, inputs, outputs, refreshes=rounds)
+    hidden = has_weights(compiled.program)
+    warnings += work_warnings(
+        compiled.policy, inputs, outputs, refreshes=rounds, encrypted_model=hidden
+    )
     for warning in warnings:
         console.warn(warning)
     if built_in:
@@ -169,10 +194,23 @@ def _without_details(note: str) -> None:
 
 
 def _options(shapes: Sequence[str], values: Mapping[str, object]) -> CompileOptions:
-    from hecompile.config import CompileOptions
+    from hecompile.config import CompileOptions, parse_size
 
     given = {name: value for name, value in values.items() if value is not None}
+    for name in ("max_key_memory", "max_client_bytes"):
+        if name in given:
+            given[name] = parse_size(f"--{name.replace('_', '-')}", str(given[name]))
     return dataclasses.replace(CompileOptions(), **given, input_shapes=parse_shapes(shapes))  # type: ignore[arg-type]
+
+
+def used_cost_model(path: Path | None) -> CostModel:
+    """The cost model of a file, of the settings folder, or the shipped one; a file is told."""
+    from hecompile.costs import find_cost_model
+
+    model, source = find_cost_model(path)
+    if source is not None:
+        console.say(f"costs are those of {source}: {model.name}")
+    return model
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

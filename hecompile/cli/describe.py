@@ -91,7 +91,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         (
             "predicted time",
             f"{report['predicted_seconds']:.2f} CPU s on the evaluator, "
-            f"{report['predicted_client_seconds']:.2f} s on the client",
+            f"{report['predicted_client_seconds']:.2f} s on the client "
+            f"(cost model: {report['cost_model']})",
         ),
         (
             "predicted memory",
@@ -99,6 +100,18 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             f"(weights {console.size(report['weight_bytes'])})",
         ),
         ("Galois keys", f"{report['galois_keys']}, {console.size(report['galois_key_bytes'])}"),
+        (
+            "evaluation keys",
+            f"{console.size(report['evaluation_key_bytes'])} in memory, "
+            f"{console.size(report['evaluation_key_file_bytes'])} on disk; "
+            f"{report['predicted_keygen_seconds']:.1f} CPU s to make, "
+            f"{report['predicted_load_seconds']:.1f} s to load with the weights",
+        ),
+        (
+            "client",
+            f"sends {console.size(report['upload_bytes'])}, "
+            f"receives {console.size(report['download_bytes'])}",
+        ),
         (
             "ciphertexts",
             f"{console.size(report['input_bytes'])} in, {console.size(report['output_bytes'])} out",

@@ -9,20 +9,45 @@ import click
 
 from hecompile.cli import console
 from hecompile.cli.describe import policy_document, policy_text, report_text
-from hecompile.cli.door import REPORT_FILE, open_door
-from hecompile.cli.options import bundle_argument, json_option, trust_option
+from hecompile.cli.door import REPORT_FILE, Door, open_door
+from hecompile.cli.options import (
+    PATH,
+    bundle_argument,
+    cost_model_option,
+    json_option,
+    trust_option,
+)
+from hecompile.errors import UsageError
 
 
 @click.command("inspect")
 @bundle_argument
 @trust_option
+@click.option(
+    "--measured",
+    type=PATH,
+    metavar="PROFILE",
+    help="Compare what hecompile evaluate --profile wrote with what is predicted.",
+)
+@cost_model_option
 @json_option
-def command(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
+def command(
+    bundle: Path,
+    trust: tuple[Path, ...],
+    measured: Path | None,
+    cost_model: Path | None,
+    as_json: bool,
+) -> None:
     """Show parameters, depth, operations, predicted error and cost, and who may do what."""
     from hecompile.access.policy_checks import policy_warnings, work_warnings
     from hecompile.numeric.parameters import Parameters
 
+    if cost_model is not None and measured is None:
+        raise UsageError("--cost-model is for the comparison with --measured; give both")
     door = open_door(bundle, trust)
+    if measured is not None:
+        _compare(door, measured, cost_model, as_json)
+        return
     manifest = door.manifest
     report = json.loads(door.files().read(REPORT_FILE))
     parameters = Parameters.from_json(manifest.parameters)
@@ -43,7 +68,13 @@ def command(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
     inputs, outputs = ([p.name for p in ports] for ports in manifest_io.values())
     warnings = [
         *policy_warnings(manifest.policy),
-        *work_warnings(manifest.policy, inputs, outputs, refreshes=manifest.refresh.count),
+        *work_warnings(
+            manifest.policy,
+            inputs,
+            outputs,
+            refreshes=manifest.refresh.count,
+            encrypted_model=manifest.encrypted_model,
+        ),
     ]
     document = {
         "bundle": str(bundle),
@@ -70,3 +101,17 @@ def command(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
         f"who may do what:\n{policy_text(manifest.policy)}"
     )
     console.result(document, text + "".join(f"warning: {w}\n" for w in warnings), as_json)
+
+
+def _compare(door: Door, measured: Path, cost_model: Path | None, as_json: bool) -> None:
+    """Print predicted and measured times of the program's operations."""
+    from hecompile.cli.measured import compare, document, text
+    from hecompile.costs import find_cost_model, read_profile
+    from hecompile.runtime.parties import read_program, read_spec
+
+    profile = read_profile(measured)
+    cost, _ = find_cost_model(cost_model)
+    files = door.files()
+    spec = read_spec(files)
+    rows = compare(read_program(files, spec), spec.program, profile, cost)
+    console.result(document(rows, cost), text(rows, cost), as_json)

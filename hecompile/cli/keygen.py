@@ -13,6 +13,7 @@ from hecompile.cli.options import (
     bundle_argument,
     json_option,
     output_option,
+    workers_option,
 )
 from hecompile.errors import InputError
 
@@ -20,11 +21,13 @@ from hecompile.errors import InputError
 @click.command("keygen")
 @bundle_argument
 @output_option("Folder to make; it gets secret/, public/ and evaluation/.", True, "KEYS")
+@workers_option
 @access_options
 @json_option
 def command(
     bundle: Path,
     output: Path,
+    workers: int,
     access: Access,
     as_json: bool,
 ) -> None:
@@ -33,13 +36,23 @@ def command(
     door.guard(access.user).hold()
     if output.exists():
         raise InputError(f"{output} exists already; name another folder for the keys")
+    from hecompile.costs import find_cost_model
+    from hecompile.estimate import key_costs
     from hecompile.runtime.keys import write_keys
     from hecompile.runtime.parties import read_spec
 
     spec = read_spec(door.files())
     progress = console.Progress()
     steps = door.manifest.galois_steps
-    key_id = write_keys(output, spec.parameters, steps, spec.program, progress, spec.manifest)
+    expected = key_costs(spec.parameters, len(steps), find_cost_model()[0])
+    console.say(
+        f"{console.counted(len(steps), 'Galois key')} and one to relinearize: about "
+        f"{console.size(expected.file_bytes)} on disk, {console.size(expected.memory_bytes)} in "
+        f"the evaluator's memory, {expected.seconds:.1f} CPU s to make"
+    )
+    key_id = write_keys(
+        output, spec.parameters, steps, spec.program, progress, spec.manifest, workers
+    )
     sizes = {
         folder.name: sum(file.stat().st_size for file in folder.iterdir())
         for folder in sorted(output.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,22 @@ def output_option(
     )
 
 
+def workers_option(function: F) -> F:
+    """`--workers N`: how many processes share the work."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=processors,
+        metavar="N",
+        help="Most processes that compute at a time; by default one for each processor.",
+    )(function)
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def only_option(function: F) -> F:
     """`--only NAME`: which outputs to decrypt."""
     return click.option(
@@ -127,6 +144,16 @@ def load_option(function: F) -> F:
         multiple=True,
         metavar="FILE.py",
         help="A Python file that registers passes; may be repeated.",
+    )(function)
+
+
+def cost_model_option(function: F) -> F:
+    """`--cost-model FILE`: what predicted times are computed from."""
+    return click.option(
+        "--cost-model",
+        type=PATH,
+        metavar="COST.json",
+        help="What hecompile calibrate wrote; by default what it wrote in the settings folder.",
     )(function)
 
 

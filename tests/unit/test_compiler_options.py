@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
-from hecompile.config import CompileOptions
-from hecompile.errors import UsageError
+from hecompile.config import CompileOptions, parse_size
+from hecompile.errors import CompileError, UsageError
 from hecompile.estimate import ROUND_TRIP_SECONDS, Estimate
 from hecompile.pipelines import checks, slot_pipeline, slot_planning, tensor_pipeline
 
@@ -25,6 +26,9 @@ COSTS = Estimate(
     memory_bytes=0,
     input_bytes=0,
     output_bytes=0,
+    evaluation_key_bytes=50_000_000,
+    upload_bytes=15_000_000,
+    download_bytes=10_000_000,
 )
 
 
@@ -37,6 +41,9 @@ COSTS = Estimate(
         ("mask_bits", 49, "--mask-bits is between 0 and 48, not 49"),
         ("method", "taylor", "not 'taylor'"),
         ("ring", 2048, "--ring is one of 4096, 8192, 16384, 32768"),
+        ("optimize", "speed", "--optimize is latency, throughput, client, keys, not 'speed'"),
+        ("max_key_memory", 0, "--max-key-memory is 1 byte or more, not 0"),
+        ("max_client_bytes", -5, "--max-client-bytes is 1 byte or more, not -5"),
     ],
 )
 def test_values_that_no_compilation_could_use(name: str, value: object, told: str) -> None:
@@ -54,9 +61,76 @@ def test_no_shapes_are_none() -> None:
     assert CompileOptions(input_shapes={"x": (1, 2)}).shapes() == {"x": (1, 2)}
 
 
-def test_rounds_have_a_price_unless_the_client_offers_them() -> None:
-    assert CompileOptions(refresh="auto").price(COSTS) == 3.0 + 10 * ROUND_TRIP_SECONDS
+def test_latency_counts_rounds_unless_the_client_offers_them() -> None:
+    rounds = 10 * ROUND_TRIP_SECONDS
+    assert CompileOptions(refresh="auto").price(COSTS) == pytest.approx(1.0 + 0.2 + rounds)
     assert CompileOptions(refresh="client").price(COSTS) == 1.0
+
+
+def test_throughput_hardly_counts_the_client() -> None:
+    found = CompileOptions(optimize="throughput").price(COSTS)
+    assert found == pytest.approx(1.0 + 0.01 * (2.0 + 25e6 / 12.5e6))
+
+
+def test_the_client_counts_its_seconds_and_bytes() -> None:
+    found = CompileOptions(optimize="client").price(COSTS)
+    assert found == pytest.approx(2.0 + 2.0 + 0.05)
+
+
+def test_keys_come_first_and_seconds_break_ties() -> None:
+    options = CompileOptions(optimize="keys")
+    slow = dataclasses.replace(COSTS, evaluator_seconds=1000.0)
+    slower = dataclasses.replace(COSTS, evaluator_seconds=1001.0)
+    larger = dataclasses.replace(COSTS, evaluation_key_bytes=50_000_001, evaluator_seconds=0.001)
+    prices = [options.price(plan) for plan in (COSTS, slow, slower, larger)]
+    assert prices == sorted(set(prices))
+
+
+@pytest.mark.parametrize("optimize", ["latency", "throughput", "client", "keys"])
+def test_a_plan_over_a_limit_has_no_price(optimize: str) -> None:
+    for limit in ("max_key_memory", "max_client_bytes"):
+        reached = {"max_key_memory": 50_000_000, "max_client_bytes": 25_000_000}[limit]
+        fits = CompileOptions(optimize=optimize, **{limit: reached})  # type: ignore[arg-type]
+        assert fits.price(COSTS) < math.inf
+        fits.check_limits([COSTS])
+        over = dataclasses.replace(fits, **{limit: reached - 1})  # type: ignore[arg-type]
+        assert over.price(COSTS) == math.inf
+
+
+def test_limits_that_nothing_keeps_tell_the_least_reached() -> None:
+    options = CompileOptions(max_key_memory=10_000_000, max_client_bytes=40_000_000)
+    better = dataclasses.replace(COSTS, evaluation_key_bytes=20_000_000)
+    with pytest.raises(CompileError, match="--max-key-memory") as caught:
+        options.check_limits([COSTS, better])
+    assert "the least reached is 20 MB" in str(caught.value)
+    assert "--max-client-bytes" not in str(caught.value)
+    fits = dataclasses.replace(COSTS, evaluation_key_bytes=10_000_000)
+    options.check_limits([COSTS, fits])
+
+
+def test_limits_kept_one_by_one_but_never_together_are_refused() -> None:
+    options = CompileOptions(max_key_memory=10_000_000, max_client_bytes=10_000_000)
+    small_keys = dataclasses.replace(COSTS, evaluation_key_bytes=10_000_000)
+    few_bytes = dataclasses.replace(COSTS, upload_bytes=0)
+    with pytest.raises(CompileError, match=r"--max-key-memory.*--max-client-bytes"):
+        options.check_limits([small_keys, few_bytes])
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("500MB", 500_000_000), ("1.5GB", 1_500_000_000), ("20kB", 20_000), ("7B", 7)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size("--max-key-memory", text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "500", "MB", "-1MB", "0MB", "1e3MB", "5 MB", "5mb", "5MiB", "5MB ", "\u0665MB", "nan"],
+)
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-key-memory is a size such as 500MB"):
+        parse_size("--max-key-memory", text)
 
 
 def test_options_reach_the_pipelines() -> None:
