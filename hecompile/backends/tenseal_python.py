@@ -56,7 +56,7 @@ def emit_python(program: Program) -> str:
         ProgramError: The program is not finished.
     """
     parameters = check_program(program)
-    inputs = [op.defined.name for op in program.select(he.Input)]
+    inputs = [op.defined.name for op in program if isinstance(op, he.Input | he.Weight)]
     head = _HEADER.format(
         name=re.sub(r"[^\w .-]", "_", program.name) or "program", digest=program_id(program)
     )
@@ -136,7 +136,7 @@ class _Writer:
 
     def _statement(self, op: Operation) -> str:
         result = self._name(op.defined)
-        if isinstance(op, he.Input):
+        if isinstance(op, he.Input | he.Weight):
             return f"{result} = inputs[{_text(op.defined.name)}]"
         found = facts(op.defined)
         level, scale = f"level={found.level}", f"scale={found.scale!r}"

@@ -137,6 +137,11 @@ def _encode(program: Program, op: he.Encode) -> Iterator[str]:
     yield from _constant(program, op.value, (op.period,))
 
 
+def _weight(program: Program, op: he.Weight) -> Iterator[str]:
+    if op.value is not None:
+        yield from _constant(program, op.value, (op.period,))
+
+
 def _sum(program: Program, op: he.SumMulPlain) -> Iterator[str]:
     yield from _constant(program, op.weights, (len(op.xs), op.period))
     result, first = facts(op.defined), facts(op.xs[0])
@@ -191,6 +196,7 @@ _RULES: Final[dict[type[Operation], Callable[[Program, Any], Iterator[str]]]] = 
     he.Input: _nothing,
     he.Output: _nothing,
     he.Encode: _encode,
+    he.Weight: _weight,
     he.Add: lambda program, op: _same(program, op, op.x, op.y),
     he.Sub: lambda program, op: _same(program, op, op.x, op.y),
     he.AddPlain: lambda program, op: _same(program, op, op.x, op.p),

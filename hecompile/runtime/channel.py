@@ -33,6 +33,7 @@ class Message(IntEnum):
     PROGRESS = 10
     ERROR = 11
     END = 12
+    MODEL = 13
 
 
 class ClosedError(HecompileError):

@@ -21,7 +21,8 @@ from hecompile.runtime.context import Context
 from hecompile.runtime.envelope import MAX_HEADER_BYTES, read_session
 from hecompile.runtime.framing import PREFIX_BYTES, pack_prefix, read_prefix
 from hecompile.runtime.masks import SEED_BYTES, MaskSource
-from hecompile.runtime.serial import ciphertext_from_bytes, to_bytes
+from hecompile.runtime.serial import ciphertext_from_bytes
+from hecompile.runtime.wire import ciphertext_bytes
 
 MAGIC: Final = b"HECS"
 VERSION: Final = 1
@@ -62,14 +63,15 @@ class Checkpoint:
         """The same evaluation at another position."""
         return replace(self, position=position)
 
-    def to_bytes(self, live: Mapping[str, Any], outputs: list[bytes]) -> bytes:
+    def to_bytes(self, context: Context, live: Mapping[str, Any], outputs: list[bytes]) -> bytes:
         """Write the checkpoint.
 
         Args:
+            context: Their context.
             live: SEAL ciphertexts by value name.
             outputs: Serialised ciphertexts of the outputs so far.
         """
-        blobs = {name: to_bytes(value) for name, value in live.items()}
+        blobs = {name: ciphertext_bytes(context, value) for name, value in live.items()}
         header = canonical_json(
             {
                 "program": self.program,

@@ -17,9 +17,9 @@ from hecompile.runtime.envelope import Header, Kind, new_session, seal_envelope
 from hecompile.runtime.guard import Guard, OpenGuard
 from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import PublicKey
-from hecompile.runtime.packing import pack
-from hecompile.runtime.serial import to_bytes
+from hecompile.runtime.packing import gather, pack
 from hecompile.runtime.spec import CipherSpec, ClientSpec, InputSpec
+from hecompile.runtime.wire import ciphertext_bytes
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Client:
         # Unused places repeat the last sample: its values are inside the fitted ranges.
         order = np.minimum(np.arange(self.spec.batch), samples - 1)
         blobs = [
-            to_bytes(self._encrypt(group[entry.label][order], entry, cipher))
+            ciphertext_bytes(self._context, self._encrypt(group[entry.label][order], entry, cipher))
             for entry in self.spec.inputs
             for cipher in entry.ciphertexts
         ]
@@ -116,15 +116,18 @@ class Client:
         return seal_envelope(header, self.spec.input_ciphertexts, blobs)
 
     def _encrypt(self, rows: Array, entry: InputSpec, cipher: CipherSpec) -> Any:
-        if cipher.layout is None:
-            raise IntegrityError(f"the layout of {cipher.name} is missing; compile again.")
         limit = self.spec.parameters.modulus(cipher.level) / 2 / cipher.scale
         if (worst := float(np.abs(rows).max())) >= limit:
             raise InputError(
                 f"input '{entry.label}' holds {worst:.4g}, which does not fit the encryption"
                 f" (below {limit:.4g}); check the unit of the samples."
             )
-        slots = pack(rows, cipher.layout, cipher.period)
+        if cipher.gather is not None:
+            slots = gather(rows, cipher.gather, cipher.stride)
+        elif cipher.layout is not None:
+            slots = pack(rows, cipher.layout, cipher.period)
+        else:
+            raise IntegrityError(f"the layout of {cipher.name} is missing; compile again.")
         plain = self._context.encode(slots, cipher.level, cipher.scale)
         encrypted = seal.Ciphertext()
         self._encryptor.encrypt(plain, encrypted)

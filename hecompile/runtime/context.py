@@ -43,6 +43,7 @@ class Context:
         seal: The SEAL context.
         parms_ids: SEAL's identifier of each level's modulus, level 0 first.
         key_parms_id: SEAL's identifier of the keys' modulus (all primes).
+        residues: What `residues.residue_access` found; None before it was asked.
     """
 
     def __init__(self, parameters: Parameters) -> None:
@@ -80,6 +81,7 @@ class Context:
             )
         self.parms_ids = self._walk()
         self.key_parms_id: list[int] = self.seal.key_parms_id()
+        self.residues: Any = None
         self._encoder: Any = seal.CKKSEncoder(self.seal)
         self._levels = {tuple(identity): level for level, identity in enumerate(self.parms_ids)}
 

@@ -52,6 +52,7 @@ class Kind(StrEnum):
     OUTPUT = "output"
     REFRESH_REQUEST = "refresh-request"
     REFRESH_RESPONSE = "refresh-response"
+    MODEL = "model"
 
 
 @dataclass(frozen=True)

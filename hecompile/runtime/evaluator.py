@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from hecompile.errors import IntegrityError, ProgramError
 from hecompile.ir import he_ops as he
@@ -17,9 +18,14 @@ from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import EvaluationKeys, Progress, no_progress
 from hecompile.runtime.machine import Machine, Timing
 from hecompile.runtime.masks import MaskSource
-from hecompile.runtime.serial import ciphertext_from_bytes, to_bytes
+from hecompile.runtime.model_weights import open_model
+from hecompile.runtime.pair import Pair, start_pair
+from hecompile.runtime.serial import ciphertext_from_bytes
 from hecompile.runtime.spec import UNBOUND, CipherSpec, RefreshSpec, spec_from_program
 from hecompile.runtime.weights import WeightCounts, Weights
+from hecompile.runtime.wire import ciphertext_bytes
+
+_TELL_SECONDS: Final = 0.1
 
 
 def galois_steps(program: Program) -> tuple[int, ...]:
@@ -39,6 +45,7 @@ class Evaluator:
         progress: Progress = no_progress,
         guard: Guard | None = None,
         manifest: str = UNBOUND,
+        model: bytes | None = None,
     ) -> None:
         """Check the program and encode its weights.
 
@@ -50,10 +57,13 @@ class Evaluator:
             progress: Called while weights are encoded and operations run.
             guard: Asked before each evaluation.
             manifest: Digest of the manifest of the program's bundle.
+            model: Envelope of the encrypted weights, for a program that has some.
 
         Raises:
             ProgramError: The program cannot run on its parameters.
-            IntegrityError: The keys are another program's or bundle's, or lack a rotation.
+            InputError: The program needs a model and there is none, or the other way round.
+            IntegrityError: The keys or the model are another program's or bundle's, or the keys
+                lack a rotation.
         """
         parameters = check_program(program)
         self.program = program
@@ -67,9 +77,11 @@ class Evaluator:
             )
         self.context = keys.context
         self.progress = progress
+        self.pair: Pair | None = None
         self._guard = guard if guard is not None else OpenGuard()
         self._weights = Weights(program, keys.context, memory_limit, progress)
-        self.machine = Machine(program, keys, self._weights)
+        ciphertexts = open_model(model, program, self.key_id, manifest, keys.context, progress)
+        self.machine = Machine(program, keys, self._weights, ciphertexts)
 
     @property
     def weights(self) -> WeightCounts:
@@ -80,6 +92,23 @@ class Evaluator:
     def timings(self) -> Mapping[str, Timing]:
         """Time per operation name, over all evaluations so far."""
         return self.machine.timings
+
+    def start_helper(self) -> bool:
+        """Share every evaluation from now on with a forked process, if that is quicker."""
+        if self.pair is None:
+            self.pair = start_pair(self.program, self.context, self.machine)
+        return self.pair is not None
+
+    @property
+    def helper_seconds(self) -> float:
+        """CPU seconds of the helper so far."""
+        return self.pair.helper_seconds if self.pair is not None else 0.0
+
+    def close(self) -> None:
+        """End the helper."""
+        if self.pair is not None:
+            self.pair.close()
+            self.pair = None
 
     def start(self, data: bytes) -> Evaluation:
         """Begin the evaluation of an input envelope.
@@ -183,15 +212,20 @@ class Evaluation:
             raise ProgramError("the evaluation waits for the response to its refresh request.")
         operations = self._evaluator.program.operations
         total = len(operations)
-        step = max(1, total // 100)
+        told = 0.0
         while self._position < total:
             op = operations[self._position]
             if isinstance(op, he.Refresh):
                 return self._request(op.group)
-            self._run(op)
-            self._position += 1
-            if not self._position % step or self._position == total:
+            if (end := self._shared(self._position)) is not None:
+                self._position = end
+            else:
+                self._run(op)
+                self._position += 1
+            # Telling takes a message between processes, so it is not done for every operation.
+            if (now := time.monotonic()) - told >= _TELL_SECONDS or self._position == total:
                 self._evaluator.progress("evaluating", self._position, total)
+                told = now
         return None
 
     def accept(self, response: bytes) -> None:
@@ -240,14 +274,30 @@ class Evaluation:
         """
         if self._waiting is None:
             raise ProgramError("only an evaluation that waits for a refresh can be set aside.")
-        return self._checkpoint.at(self._position).to_bytes(self._live, self._outputs)
+        return self._checkpoint.at(self._position).to_bytes(
+            self._evaluator.context, self._live, self._outputs
+        )
+
+    def _shared(self, position: int) -> int | None:
+        """Run the segment that begins here together with the helper; return its end."""
+        pair = self._evaluator.pair
+        segment = pair.segment(position) if pair is not None else None
+        if pair is None or segment is None:
+            return None
+        pair.run(segment, self._live)
+        for self._position in range(segment.start, segment.end):
+            op = self._evaluator.program.operations[self._position]
+            if isinstance(op, he.Output):
+                self._run(op)
+        return segment.end
 
     def _run(self, op: Any) -> None:
         match op:
             case he.Input() | he.Encode():
                 return
             case he.Output():
-                self._outputs += [to_bytes(self._live[x.name]) for x in op.xs]
+                context = self._evaluator.context
+                self._outputs += [ciphertext_bytes(context, self._live[x.name]) for x in op.xs]
                 self._evaluator.machine.release(op, self._position, self._live)
             case _:
                 self._evaluator.machine.run(op, self._position, self._live)
@@ -262,7 +312,7 @@ class Evaluation:
             mask = evaluator.context.encode(self._mask(op), found.level, found.scale)
             keep = last[op.x.name] > position
             masked = evaluator.machine.add_mask(self._live[op.x.name], mask, keep)
-            blobs.append(to_bytes(masked))
+            blobs.append(ciphertext_bytes(evaluator.context, masked))
             evaluator.machine.release(op, position, self._live)
         header = self._header(Kind.REFRESH_REQUEST, group)
         return seal_envelope(header, waiting.request, blobs)

@@ -11,7 +11,7 @@ from typing import Final, Protocol, Self
 from hecompile.access.audit import AuditLog
 from hecompile.access.decide import Gate, PolicyIndex
 from hecompile.access.manifest import Manifest
-from hecompile.access.policy import KEY_SECRET, PROGRAM, Action, ObjectRef
+from hecompile.access.policy import KEY_SECRET, MODEL, PROGRAM, Action, ObjectRef
 from hecompile.errors import AccessDeniedError, UsageError
 
 Want = tuple[Action, ObjectRef]
@@ -20,6 +20,7 @@ Want = tuple[Action, ObjectRef]
 EVALUATION: Final[tuple[Want, ...]] = ((Action.EVALUATE, PROGRAM),)
 REFRESHING: Final[tuple[Want, ...]] = ((Action.REFRESH, PROGRAM),)
 HOLDING: Final[tuple[Want, ...]] = ((Action.HOLD, KEY_SECRET),)
+MODELLING: Final[tuple[Want, ...]] = ((Action.ENCRYPT, MODEL),)
 
 
 def encryptions(labels: Sequence[str]) -> tuple[Want, ...]:
@@ -138,6 +139,10 @@ class PolicyGuard:
         """Before the ciphertexts of a refresh request are decrypted."""
         self._enter(REFRESHING)
 
+    def encrypt_model(self) -> None:
+        """Before the model's weights are read."""
+        self._enter(MODELLING)
+
     def hold(self) -> None:
         """Before keys are made."""
         self._enter(HOLDING)
@@ -168,6 +173,7 @@ class PolicyGuard:
         *,
         key_holder: str | None = None,
         evaluator: str | None = None,
+        model_owner: str | None = None,
     ) -> tuple[str, ...]:
         """Before all parties are played in one go: every step of each is asked for.
 
@@ -176,6 +182,7 @@ class PolicyGuard:
             key_holder: Who holds the key and refreshes; None for this guard's user if allowed,
                 else the first user who is.
             evaluator: Who evaluates, found likewise.
+            model_owner: Who encrypts the weights of a program that hides them, found likewise.
 
         Returns:
             The outputs to decrypt.
@@ -185,6 +192,8 @@ class PolicyGuard:
         holding = HOLDING + (REFRESHING if self.manifest.refresh.count else ())
         self._play(key_holder, holding, user)
         self._play(evaluator, EVALUATION, user)
+        if self.manifest.encrypted_model:
+            self._play(model_owner, MODELLING, user)
         return labels
 
     def _of(self, user: str) -> Self:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from hecompile.errors import InputError, IntegrityError
 from hecompile.files import atomic_directory, atomic_write_bytes, cannot_write, sha256_bytes
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import Context
+from hecompile.runtime.forked import forked_map
 from hecompile.runtime.keycard import KeyCard, KeySource, Role, galois_file, open_folder
 from hecompile.runtime.serial import (
     galois_keys_from_bytes,
@@ -115,6 +117,7 @@ def generate_keys(
     progress: Progress = no_progress,
     spill: Path | None = None,
     manifest: str = UNBOUND,
+    workers: int = 1,
 ) -> KeyRing:
     """Generate all keys in memory.
 
@@ -126,6 +129,7 @@ def generate_keys(
         spill: A folder in which `evaluation/` takes the evaluation keys, which are large, instead
             of memory; the ring then holds the secret and the public key only.
         manifest: Digest of the manifest of the program's bundle.
+        workers: Processes that make Galois keys; more than one are forked from this one.
 
     Raises:
         InputError: A rotation is out of range, or `spill` cannot be written.
@@ -133,7 +137,7 @@ def generate_keys(
     files: dict[Role, dict[str, bytes]] = {role: {} for role in Role}
     listed: dict[Role, dict[str, tuple[str, int]]] = {role: {} for role in Role}
     steps = tuple(sorted(set(galois_steps)))
-    for role, name, data in _generate(parameters, steps, progress):
+    for role, name, data in _generate(parameters, steps, progress, workers):
         listed[role][name] = (sha256_bytes(data), len(data))
         if spill is not None and role is Role.EVALUATION:
             _write(spill, role, name, data)
@@ -156,6 +160,7 @@ def write_keys(
     program: str,
     progress: Progress = no_progress,
     manifest: str = UNBOUND,
+    workers: int = 1,
 ) -> str:
     """Generate keys straight into a new folder, holding one of them in memory at a time.
 
@@ -168,7 +173,7 @@ def write_keys(
         InputError: The folder exists or cannot be written.
     """
     with atomic_directory(folder) as place:
-        ring = generate_keys(parameters, galois_steps, program, progress, place, manifest)
+        ring = generate_keys(parameters, galois_steps, program, progress, place, manifest, workers)
         ring.write_into(place, (Role.SECRET, Role.PUBLIC))
     return ring.key_id
 
@@ -266,7 +271,7 @@ def evaluation_keys(
 
 
 def _generate(
-    parameters: Parameters, steps: tuple[int, ...], progress: Progress
+    parameters: Parameters, steps: tuple[int, ...], progress: Progress, workers: int
 ) -> Iterator[tuple[Role, str, bytes]]:
     """Yield each key as folder, file name and bytes, the secret key first."""
     for step in steps:
@@ -286,9 +291,13 @@ def _generate(
     progress("generating keys", 2, total)
     yield Role.EVALUATION, RELIN_FILE, to_bytes(generator.create_relin_keys())
     progress("generating keys", 3, total)
-    for done, step in enumerate(steps, start=4):
-        key = generator.create_galois_keys([context.galois_element(step)])
-        yield Role.EVALUATION, galois_file(step), to_bytes(key)
+
+    def galois_key(step: int) -> bytes:
+        return to_bytes(generator.create_galois_keys([context.galois_element(step)]))
+
+    made = forked_map([partial(galois_key, step) for step in steps], workers)
+    for done, (step, data) in enumerate(zip(steps, made, strict=True), start=4):
+        yield Role.EVALUATION, galois_file(step), data
         progress("generating keys", done, total)
 
 

@@ -14,6 +14,7 @@ from hecompile.access.manifest import Manifest
 from hecompile.access.signing import PublicKey, TrustStore
 from hecompile.bundle.store import BundleFiles, open_bundle_files
 from hecompile.errors import IntegrityError
+from hecompile.ir.constants import Array
 from hecompile.ir.program import Program
 from hecompile.runtime.client import Client, Warn, no_warning
 from hecompile.runtime.custodian import Custodian
@@ -27,6 +28,7 @@ from hecompile.runtime.keys import (
     no_progress,
     write_keys,
 )
+from hecompile.runtime.model_weights import OWNER_FILE, ModelOwner, read_owner
 from hecompile.runtime.program_files import load_program
 from hecompile.runtime.run import RunResult, Server, run_parties
 from hecompile.runtime.spec import ClientSpec, program_id
@@ -98,14 +100,32 @@ class Bundle:
         key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
         return Client(spec, key, self._guard)
 
+    def encrypt_model(self, keys: str | Path, progress: Progress = no_progress) -> bytes:
+        """Encrypt the weights, with the public key from `keys`: what the evaluator gets of them.
+
+        Raises:
+            AccessDeniedError: The user may not encrypt the model.
+            InputError: The weights are plain, or the bundle lacks the owner's part.
+            HecompileError: The key is missing or not this bundle's.
+        """
+        self._guard.encrypt_model()
+        return model_owner(self._files, self.spec, keys).encrypt(progress)
+
     def evaluator(
         self,
         keys: str | Path,
         *,
+        model: bytes | None = None,
         memory_limit: int | None = None,
         progress: Progress = no_progress,
     ) -> Evaluator:
         """The evaluator, with the evaluation keys from `keys`.
+
+        Args:
+            keys: Folder of the evaluation keys.
+            model: What `encrypt_model` gave, for a program with encrypted weights.
+            memory_limit: Most bytes of encoded weights.
+            progress: Told what is going on.
 
         Raises:
             AccessDeniedError: The user may not evaluate.
@@ -123,6 +143,7 @@ class Bundle:
             progress=progress,
             guard=self._guard,
             manifest=spec.manifest,
+            model=model,
         )
 
     def custodian(self, keys: str | Path) -> Custodian:
@@ -178,6 +199,7 @@ class Bundle:
             timeout=timeout,
             progress=progress,
             warn=warn,
+            model_weights=read_weights(self._files, self.spec),
         )
 
 
@@ -189,6 +211,31 @@ def read_spec(files: BundleFiles) -> ClientSpec:
 def read_server(files: BundleFiles) -> Server:
     """The evaluator's files, as they are handed to its process."""
     return Server(files.read(PROGRAM_FILE), files.read(CONSTANTS_FILE))
+
+
+def read_weights(files: BundleFiles, spec: ClientSpec) -> dict[str, Array] | None:
+    """The model owner's weights by value name; None for a program whose weights are plain.
+
+    Raises:
+        InputError: The bundle was exported without them.
+        IntegrityError: They are not the program's.
+    """
+    if not files.manifest.encrypted_model:
+        return None
+    return read_owner(files.read(OWNER_FILE), read_program(files, spec))
+
+
+def model_owner(files: BundleFiles, spec: ClientSpec, keys: str | Path) -> ModelOwner:
+    """Who encrypts the weights of a bundle, with the public key from `keys`.
+
+    Raises:
+        InputError: The weights are plain, the bundle was exported without them, or the key is
+            missing.
+        IntegrityError: The key is another bundle's.
+    """
+    key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
+    weights = read_weights(files, spec) or {}
+    return ModelOwner(read_program(files, spec), weights, key, spec.manifest)
 
 
 def read_program(files: BundleFiles, spec: ClientSpec) -> Program:

@@ -36,6 +36,7 @@ from hecompile.runtime.spec import ClientSpec
 from hecompile.runtime.usage import Phase
 
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+_THREADS: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 _TOLD_BYTES: Final = 2000
 _GRACE_SECONDS: Final = 5.0
 
@@ -60,9 +61,11 @@ class EvaluatorProcess:
         spec: ClientSpec,
         keys: str | Path,
         *,
+        model: bytes | None = None,
         memory_limit: int | None = None,
         timeout: float | None = None,
         progress: Progress = no_progress,
+        workers: int = 1,
     ) -> None:
         """Describe the process; it starts when the `with` block is entered.
 
@@ -71,15 +74,23 @@ class EvaluatorProcess:
             constants: Contents of `constants.npz`.
             spec: Of the same program; bounds the messages.
             keys: Folder of the evaluation keys.
+            model: Envelope of the encrypted weights, for a program that has some.
             memory_limit: Most bytes of encoded weights.
             timeout: Seconds that loading or one evaluation may take; None for no limit.
             progress: Told what the process reports.
+            workers: With 2 or more, a second process may share each evaluation.
         """
         self.phases: dict[str, Phase] = {}
         self.peak_memory_bytes = 0
         self.timings: dict[str, Timing] = {}
         self.refresh_bytes = 0
-        self._setup = {"memory_limit": memory_limit, "manifest": spec.manifest}
+        self._setup = {
+            "memory_limit": memory_limit,
+            "manifest": spec.manifest,
+            "model": model is not None,
+            "workers": workers,
+        }
+        self._model = model
         self._program = (program, constants)
         self._keys = Path(keys)
         self._timeout = timeout
@@ -115,6 +126,8 @@ class EvaluatorProcess:
                 self._channel.send_json(Message.SETUP, self._setup)
                 self._channel.send(Message.PROGRAM, program)
                 self._channel.send(Message.CONSTANTS, constants)
+                if self._model is not None:
+                    self._channel.send(Message.MODEL, self._model)
                 self._take(read_json(self._receive(Message.READY)))
         except BaseException:
             self._end()
@@ -164,6 +177,12 @@ class EvaluatorProcess:
                     return body
                 else:
                     raise IntegrityError(f"the evaluator process sent {kind.name} out of turn.")
+
+    def kill(self) -> None:
+        """End the process at once, from any thread; whoever waits for it gets an error."""
+        process = getattr(self, "_process", None)
+        if process is not None and process.poll() is None:
+            process.kill()
 
     def _arm(self) -> None:
         self._channel.deadline = None if self._timeout is None else time.monotonic() + self._timeout
@@ -234,6 +253,8 @@ class EvaluatorProcess:
 def _environment() -> dict[str, str]:
     """What the evaluator's process may know of this one's environment."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    # One thread for matrix products: the processors belong to whole processes.
+    kept |= dict.fromkeys(_THREADS, "1")
     return kept | {"PYTHONPATH": str(Path(hecompile.__file__).resolve().parents[1])}
 
 

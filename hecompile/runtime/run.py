@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from hecompile.ir.constants import Array
 from hecompile.runtime.client import Client, RangeWarning, Warn, no_warning
+from hecompile.runtime.crew import evaluate_groups, summed_phases, summed_timings
 from hecompile.runtime.custodian import Custodian, join_groups
 from hecompile.runtime.evaluator import galois_steps
 from hecompile.runtime.keycard import Role
@@ -26,12 +27,14 @@ from hecompile.runtime.keys import (
     secret_key,
 )
 from hecompile.runtime.machine import Timing
+from hecompile.runtime.model_weights import ModelOwner
 from hecompile.runtime.postprocess import Processed
 from hecompile.runtime.processes import EvaluatorProcess
 from hecompile.runtime.program_files import load_program
 from hecompile.runtime.spec import ClientSpec
 from hecompile.runtime.usage import Phase, Stopwatch, peak_memory_bytes
 
+MODEL_PHASE = "encrypt-model"
 PHASES = ("keygen", "load", "encrypt", "evaluate", "refresh", "decrypt")
 
 
@@ -43,8 +46,9 @@ class RunResult:
         raw_outputs: By output, samples first, before post-processing.
         outputs: By output, samples first, after post-processing.
         phases: CPU and wall seconds of each of `PHASES`; `load` and `evaluate` are the
-            evaluator's, the others are this process's.
-        peak_memory_bytes: Largest resident memory of the evaluator.
+            evaluator's, the others are this process's. Where weights are encrypted, that is one
+            more.
+        peak_memory_bytes: Largest resident memory of the evaluator's processes together.
         client_peak_memory_bytes: Largest resident memory of this process.
         ciphertext_bytes_in: Bytes of input envelopes.
         ciphertext_bytes_out: Bytes of output envelopes.
@@ -86,6 +90,8 @@ def run_parties(
     timeout: float | None = None,
     progress: Progress = no_progress,
     warn: Warn = no_warning,
+    model_weights: Mapping[str, Array] | None = None,
+    workers: int = 1,
 ) -> RunResult:
     """Encrypt samples, evaluate them in another process, decrypt the results.
 
@@ -101,6 +107,11 @@ def run_parties(
         timeout: Seconds that loading, or the evaluation of one group, may take.
         progress: Told what is going on.
         warn: Told of values outside the calibrated range.
+        model_weights: The model owner's constants by value name, for a program that hides them
+            from the evaluator; they are encrypted here, which is one more phase.
+        workers: Most evaluator processes at a time, each with groups of samples of its own, and
+            processes that make keys. Where there are fewer groups than half of it, two processes
+            share each evaluation if that is quicker.
 
     Raises:
         HecompileError: Bad input, keys of another bundle, or the evaluator failed.
@@ -114,55 +125,70 @@ def run_parties(
 
     with tempfile.TemporaryDirectory(prefix="hecompile-") as scratch:
         with watch.measure("keygen"):
-            folder, secret, public = _keys(server, spec, keys, Path(scratch), progress)
+            folder, secret, public = _keys(server, spec, keys, Path(scratch), progress, workers)
+        model = None
+        if model_weights is not None:
+            with watch.measure(MODEL_PHASE):
+                program = load_program(server.program, server.constants)
+                owner = ModelOwner(program, model_weights, public, spec.manifest)
+                model = owner.encrypt(progress)
         custodian = Custodian(spec, secret)
         with watch.measure("encrypt"):
             envelopes = Client(spec, public).encrypt(inputs, heard)
         groups = _GroupProgress(progress, len(envelopes))
-        process = EvaluatorProcess(
-            server.program,
-            server.constants,
-            spec,
-            folder,
-            memory_limit=memory_limit,
-            timeout=timeout,
-            progress=groups,
-        )
-        results = _evaluate(process, envelopes, custodian, watch, groups)
+        crew = max(1, min(workers, len(envelopes)))
+        processes = [
+            EvaluatorProcess(
+                server.program,
+                server.constants,
+                spec,
+                folder,
+                model=model,
+                memory_limit=memory_limit,
+                timeout=timeout,
+                progress=groups,
+                workers=workers // crew,
+            )
+            for _ in range(crew)
+        ]
+        results = _evaluate(processes, envelopes, custodian, watch, groups)
     with watch.measure("decrypt"):
         decrypted = join_groups([custodian.decrypt(result, only) for result in results])
-    for name, phase in process.phases.items():
+    for name, phase in summed_phases(processes).items():
         watch.add(name, phase)
+    names = PHASES if model is None else (*PHASES, MODEL_PHASE)
     return RunResult(
         decrypted.raw,
         decrypted.outputs,
-        {name: watch.phases.get(name, Phase()) for name in PHASES},
-        process.peak_memory_bytes,
+        {name: watch.phases.get(name, Phase()) for name in names},
+        sum(process.peak_memory_bytes for process in processes),
         peak_memory_bytes(),
         sum(map(len, envelopes)),
         sum(map(len, results)),
-        process.refresh_bytes,
+        sum(process.refresh_bytes for process in processes),
         custodian.rounds,
-        process.timings,
+        summed_timings(processes),
         tuple(warnings),
     )
 
 
 def _evaluate(
-    process: EvaluatorProcess,
+    processes: Sequence[EvaluatorProcess],
     envelopes: Sequence[bytes],
     custodian: Custodian,
     watch: Stopwatch,
     groups: _GroupProgress,
 ) -> list[bytes]:
-    """Have every envelope evaluated in the process, refreshed by the custodian here."""
+    """Have every envelope evaluated in the processes, refreshed by the custodian here."""
 
     def answer(request: bytes) -> bytes:
         with watch.measure("refresh"):
             return custodian.refresh(request)
 
+    if len(processes) > 1:
+        return evaluate_groups(processes, envelopes, answer)
     results = []
-    with process:
+    with processes[0] as process:
         for envelope in envelopes:
             groups.group += 1
             results.append(process.evaluate(envelope, answer))
@@ -184,7 +210,12 @@ class _GroupProgress:
 
 
 def _keys(
-    server: Server, spec: ClientSpec, keys: str | Path | None, scratch: Path, progress: Progress
+    server: Server,
+    spec: ClientSpec,
+    keys: str | Path | None,
+    scratch: Path,
+    progress: Progress,
+    workers: int,
 ) -> tuple[Path, SecretKey, PublicKey]:
     """The folder of the evaluation keys, the secret key and the public key."""
     if keys is not None:
@@ -192,6 +223,8 @@ def _keys(
         public = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
         return Path(keys) / Role.EVALUATION.value, secret, public
     steps = galois_steps(load_program(server.program, server.constants))
-    ring = generate_keys(spec.parameters, steps, spec.program, progress, scratch, spec.manifest)
+    ring = generate_keys(
+        spec.parameters, steps, spec.program, progress, scratch, spec.manifest, workers
+    )
     folder = scratch / Role.EVALUATION.value
     return folder, secret_key(ring.source(Role.SECRET)), public_key(ring.source(Role.PUBLIC))

@@ -8,7 +8,6 @@ object's members, compressed by zstd (RFC 8878) or not at all.
 from __future__ import annotations
 
 import os
-import struct
 import zlib
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,9 +17,11 @@ import tenseal.sealapi as seal
 from hecompile.errors import IntegrityError
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import SCALE_TOLERANCE, Context
+from hecompile.runtime.stream import HEADER as HEADER
+from hecompile.runtime.stream import MAGIC as MAGIC
+from hecompile.runtime.stream import to_bytes as to_bytes
+from hecompile.runtime.wire import is_packed, packed_bytes, unpack_ciphertext
 
-HEADER: Final = struct.Struct("<HBBBBHQ")
-MAGIC: Final = 0xA15E
 MAX_POLYNOMIALS: Final = 3
 _PLAIN, _ZLIB, _ZSTD = 0, 1, 2
 _MEMBER_BYTES: Final = 1024
@@ -29,21 +30,10 @@ _ZSTD_BLOCK: Final = 128 << 10
 _FRESH: Final = "get a fresh copy"
 
 
-def to_bytes(value: Any) -> bytes:
-    """Serialise a SEAL object, also the seed-compressed kind, in SEAL's own format."""
-    descriptor = os.memfd_create("hecompile", os.MFD_CLOEXEC)
-    try:
-        value.save(f"/proc/self/fd/{descriptor}")
-        with os.fdopen(os.dup(descriptor), "rb") as stream:
-            stream.seek(0)
-            return stream.read()
-    finally:
-        os.close(descriptor)
-
-
 def ciphertext_limit(parameters: Parameters, level: int, polynomials: int = 2) -> int:
     """Most bytes that a serialised ciphertext may have."""
-    return _packed(parameters.ciphertext_bytes(level, polynomials) + _MEMBER_BYTES)
+    compressed = _packed(parameters.ciphertext_bytes(level, polynomials) + _MEMBER_BYTES)
+    return max(compressed, packed_bytes(parameters, level, polynomials))
 
 
 def ciphertext_from_bytes(
@@ -53,7 +43,7 @@ def ciphertext_from_bytes(
 
     Args:
         context: The context it must belong to.
-        data: What `to_bytes` gave.
+        data: What `to_bytes` or `wire.ciphertext_bytes` gave.
         level: The level it must have.
         scale: The scale it must have; it is then set exactly.
         polynomials: How many polynomials it must have.
@@ -62,8 +52,11 @@ def ciphertext_from_bytes(
     Raises:
         IntegrityError: The bytes are no such ciphertext.
     """
-    content = context.parameters.ciphertext_bytes(level, polynomials) + _MEMBER_BYTES
-    value = _load(context, seal.Ciphertext(), data, content, what)
+    if is_packed(data):
+        value = unpack_ciphertext(context, data, level, polynomials, what)
+    else:
+        content = context.parameters.ciphertext_bytes(level, polynomials) + _MEMBER_BYTES
+        value = _load(context, seal.Ciphertext(), data, content, what)
     if value.parms_id() != context.parms_ids[level] or value.size() != polynomials:
         raise IntegrityError(
             f"{what} is not a ciphertext of {polynomials} polynomials at level {level}, which the"

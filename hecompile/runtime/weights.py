@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
-
-import numpy as np
 
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
@@ -47,6 +45,18 @@ class Weight:
     plain: Any = None
 
 
+@dataclass
+class _Vector:
+    """A slot vector that is no single number, and how many operands it is multiplied with."""
+
+    row: Array
+    uses: int = 0
+
+
+_Key = tuple[bytes, int, float]
+"""Digest of a vector, level, scale."""
+
+
 class Weights:
     """The weights of each operation that has some.
 
@@ -68,22 +78,27 @@ class Weights:
             context: Its context.
             memory_limit: Most bytes that encoded weights may take; None for half of the
                 machine's memory.
-            progress: Called for each operation with weights.
+            progress: Called for each vector encoded.
         """
         self._context = context
-        self._limit = _default_limit() if memory_limit is None else memory_limit
-        self._shared: dict[tuple[bytes, int, float], Weight] = {}
-        self._bytes = self._uniform = self._at_use = 0
-        self._of: dict[str, tuple[Weight, ...]] = {}
-        ops = [op for op in program if isinstance(op, he.Encode | he.SumMulPlain)]
-        for done, op in enumerate(ops, start=1):
-            self._of[op.defined.name] = tuple(self._weights(program, op))
-            progress("encoding weights", done, len(ops))
+        self._uniform = 0
+        vectors: dict[_Key, _Vector] = {}
+        wanted: dict[str, list[Weight | _Key]] = {}
+        for op in program:
+            if isinstance(op, he.Encode | he.SumMulPlain):
+                wanted[op.defined.name] = list(self._found(program, op, vectors))
+        limit = _default_limit() if memory_limit is None else memory_limit
+        shared = self._encode(vectors, limit, progress)
+        self._of = {
+            name: tuple(w if isinstance(w, Weight) else shared[w] for w in weights)
+            for name, weights in wanted.items()
+        }
+        stored = [key for key, weight in shared.items() if weight.plain is not None]
         self.counts = WeightCounts(
-            sum(w.plain is not None for w in self._shared.values()),
-            self._bytes,
+            len(stored),
+            sum(self._size(key) for key in stored),
             self._uniform,
-            self._at_use,
+            sum(v.uses for key, v in vectors.items() if shared[key].plain is None),
         )
 
     def of(self, name: str) -> tuple[Weight, ...]:
@@ -100,30 +115,50 @@ class Weights:
         """The smallest plaintext that is not zero: 1 / scale in every slot."""
         return self._context.encode(1.0 / scale, level, scale)
 
-    def _weights(self, program: Program, op: he.Encode | he.SumMulPlain) -> Iterator[Weight]:
+    def _found(
+        self, program: Program, op: he.Encode | he.SumMulPlain, vectors: dict[_Key, _Vector]
+    ) -> Iterator[Weight | _Key]:
+        """Weights of an operation: those with one value at once, the others by their key."""
         result = facts(op.defined)
         if isinstance(op, he.Encode):
-            yield self._weight(program.array(op.value), result.level, result.scale)
-            return
-        for row, x in zip(program.array(op.weights), op.xs, strict=True):
-            yield self._weight(row, result.level, result.scale / facts(x).scale)
+            rows, scales = program.array(op.value)[None], [result.scale]
+        else:
+            rows = program.array(op.weights)
+            scales = [result.scale / facts(x).scale for x in op.xs]
+        for row, scale, same in zip(rows, scales, (rows == rows[:, :1]).all(axis=1), strict=True):
+            if same:
+                self._uniform += 1
+                yield Weight(float(row[0]), result.level, scale)
+                continue
+            key = (blake2b(row.tobytes(), digest_size=20).digest(), result.level, scale)
+            found = vectors.setdefault(key, _Vector(row))
+            found.uses += 1
+            yield key
 
-    def _weight(self, row: Array, level: int, scale: float) -> Weight:
-        if np.all(row == row[0]):
-            self._uniform += 1
-            return Weight(float(row[0]), level, scale)
-        key = (blake2b(row.tobytes(), digest_size=20).digest(), level, scale)
-        if key not in self._shared:
-            size = self._context.parameters.ciphertext_bytes(level, polynomials=1)
-            if self._bytes + size <= self._limit:
-                self._bytes += size
+    def _encode(
+        self, vectors: Mapping[_Key, _Vector], limit: int, progress: Progress
+    ) -> dict[_Key, Weight]:
+        """Encode within the limit what saves most time for its memory."""
+
+        def saved(key: _Key) -> float:
+            # Encoding takes about as long as two primes, plus one for each prime of the level.
+            return vectors[key].uses * (2 + key[1] + 1) / self._size(key)
+
+        shared: dict[_Key, Weight] = {}
+        for done, key in enumerate(sorted(vectors, key=saved, reverse=True), start=1):
+            row, (_, level, scale) = vectors[key].row, key
+            plain = None
+            if self._size(key) <= limit:
+                limit -= self._size(key)
                 plain = self._context.encode(row, level, scale)
-                self._shared[key] = Weight(row, level, scale, plain)
-            else:
-                self._shared[key] = Weight(row, level, scale)
-        weight = self._shared[key]
-        self._at_use += weight.plain is None
-        return weight
+            shared[key] = Weight(row, level, scale, plain)
+            progress("encoding weights", done, len(vectors) + 1)
+        # The last step is telling them from numbers, which is done already.
+        progress("encoding weights", len(vectors) + 1, len(vectors) + 1)
+        return shared
+
+    def _size(self, key: _Key) -> int:
+        return self._context.parameters.ciphertext_bytes(key[1], polynomials=1)
 
 
 def _default_limit() -> int:

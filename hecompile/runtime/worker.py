@@ -85,6 +85,10 @@ def _load(channel: Channel, folder: str) -> Evaluator:
         kind, bodies[wanted] = channel.receive()
         _expect(kind, wanted)
     setup = read_json(bodies[Message.SETUP])
+    model = None
+    if setup.get("model"):
+        kind, model = channel.receive()
+        _expect(kind, Message.MODEL)
     manifest = str(setup.get("manifest"))
     program = load_program(bodies[Message.PROGRAM], bodies[Message.CONSTANTS])
     if program.parameters is None:
@@ -92,18 +96,25 @@ def _load(channel: Channel, folder: str) -> Evaluator:
     keys = load_evaluation_keys(
         folder, program.parameters, program_id(program), galois_steps(program), progress, manifest
     )
-    return Evaluator(
+    evaluator = Evaluator(
         program,
         keys,
         memory_limit=setup.get("memory_limit"),
         progress=progress,
         manifest=manifest,
+        model=model,
     )
+    if int(setup.get("workers", 1)) > 1:
+        evaluator.start_helper()
+    return evaluator
 
 
 def _report(channel: Channel, kind: Message, watch: Stopwatch, evaluator: Evaluator) -> None:
+    phases = {name: [phase.cpu, phase.wall] for name, phase in watch.phases.items()}
+    if "evaluate" in phases:
+        phases["evaluate"][0] += evaluator.helper_seconds
     content = {
-        "phases": {name: [phase.cpu, phase.wall] for name, phase in watch.phases.items()},
+        "phases": phases,
         "peak_memory_bytes": peak_memory_bytes(),
         "timings": {n: [t.count, t.seconds] for n, t in evaluator.timings.items()},
     }

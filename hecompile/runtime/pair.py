@@ -1,0 +1,246 @@
+"""One evaluation on two processors: a forked helper runs its share of each segment.
+
+Ciphertexts are handed over as residues in shared memory, named by a byte or two through a pipe.
+The helper holds what was loaded before it was forked, and nothing from one segment to the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import struct
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from hecompile.errors import HecompileError, ProgramError
+from hecompile.ir import he_ops as he
+from hecompile.ir.program import Program
+from hecompile.numeric.cost import DEFAULT_COST_MODEL
+from hecompile.runtime.admission import facts
+from hecompile.runtime.context import Context
+from hecompile.runtime.machine import Machine, Timing
+from hecompile.runtime.residues import LayoutError, Residues, load_residues, residue_access
+from hecompile.runtime.schedule import HELPER, MAIN, Segment, plan_segments, value_bytes
+
+WORTH: Final = 0.9
+"""Share of one process's time that two must stay below, for a helper to be started."""
+_MOST_BYTES: Final = 1 << 31
+_MESSAGE: Final = struct.Struct("<BI")
+_BEGIN, _VALUE, _DONE, _FAILED = 1, 2, 3, 4
+
+
+class Pair:
+    """This process and its helper; use `start_pair`, and `close` at the end.
+
+    Attributes:
+        helper_seconds: CPU seconds of the helper so far.
+    """
+
+    def __init__(
+        self, program: Program, context: Context, machine: Machine, segments: Mapping[int, Segment]
+    ) -> None:
+        """Fork the helper."""
+        self.helper_seconds = 0.0
+        self._program, self._context, self._machine = program, context, machine
+        self._segments = segments
+        self._access = residue_access(context)
+        self._places: dict[str, tuple[int, int]] = {}
+        size = 0
+        for segment in segments.values():
+            for name in (*segment.given, *sorted(segment.handed)):
+                if name not in self._places:
+                    self._places[name] = len(self._places), size
+                    size += value_bytes(program, name)
+        self._names = list(self._places)
+        self._shared = mmap.mmap(-1, max(1, size))
+        down, up = os.pipe(), os.pipe()
+        self._owner = os.getpid()
+        self._helper = os.fork()
+        if not self._helper:
+            self._in, self._out = down[0], up[1]
+            os.close(down[1])
+            os.close(up[0])
+            self._serve()
+        self._in, self._out = up[0], down[1]
+        os.close(down[0])
+        os.close(up[1])
+
+    def segment(self, position: int) -> Segment | None:
+        """The segment that begins at a position; None once the helper is lost, or in a fork."""
+        return self._segments.get(position) if self._owner == os.getpid() else None
+
+    def run(self, segment: Segment, live: dict[str, Any]) -> None:
+        """Run a segment.
+
+        Args:
+            segment: What `segment` gave.
+            live: Ciphertexts by name; afterwards with the segment's results that are needed.
+
+        Raises:
+            ProgramError: An operation cannot run.
+            HecompileError: The helper has ended.
+        """
+        try:
+            self._run(segment, live)
+        except BaseException:
+            # What is on its way between the processes belongs to no later evaluation.
+            self.close()
+            raise
+
+    def _run(self, segment: Segment, live: dict[str, Any]) -> None:
+        self._tell(_BEGIN, segment.start)
+        for name in segment.given:
+            self._hand_over(name, live[name])
+        self._work(segment, MAIN, live)
+        for name in segment.keep:
+            self._await(name, live)
+        while True:
+            kind, number = self._message()
+            if kind == _DONE:
+                break
+            self._take(number, live)
+        content = json.loads(self._bytes(number))
+        self.helper_seconds += content["seconds"]
+        for name, (count, seconds) in content["timings"].items():
+            self._machine.add_timing(name, Timing(count, seconds))
+        for name in [n for n in live if n in segment.handed and n not in segment.keep]:
+            del live[name]
+
+    def close(self) -> None:
+        """End the helper; evaluations go on in this process."""
+        if self._owner != os.getpid():
+            return
+        self._owner = 0
+        for descriptor in (self._in, self._out):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._helper, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._helper, 0)
+
+    def _work(self, segment: Segment, who: int, live: dict[str, Any]) -> None:
+        operations = self._program.operations
+        order = segment.orders[who]
+        last = {x.name: turn for turn, n in enumerate(order) for x in operations[n].operands}
+        kept = segment.keep if who == MAIN else ()
+        final = self._program.last_uses
+        forever = len(order)
+        for name in [*live, *kept]:
+            if who == MAIN and (name in kept or final.get(name, 0) >= segment.end):
+                last[name] = forever
+        with self._machine.ordered(last):
+            for turn, n in enumerate(order):
+                op = operations[n]
+                for x in op.operands:
+                    if x.name in self._places:
+                        self._await(x.name, live)
+                self._machine.run(op, turn, live)
+                name = op.defined.name
+                if name in segment.handed:
+                    self._hand_over(name, live[name])
+
+    def _await(self, name: str, live: dict[str, Any]) -> None:
+        while name not in live:
+            kind, number = self._message()
+            if kind != _VALUE:
+                raise HecompileError("the two processes of an evaluation disagree.")
+            self._take(number, live)
+
+    def _take(self, number: int, live: dict[str, Any]) -> None:
+        name = self._names[number]
+        if name in live:
+            return
+        value = self._program.definitions[name].defined
+        found = facts(value)
+        live[name] = load_residues(self._context, self._region(name), found.level, found.scale)
+
+    def _hand_over(self, name: str, value: Any) -> None:
+        np.copyto(self._region(name), self._access.view(value))
+        self._tell(_VALUE, self._places[name][0])
+
+    def _region(self, name: str) -> Residues:
+        value = self._program.definitions[name].defined
+        level, polynomials = facts(value).level, he.cipher_type(value).polynomials
+        shape = (polynomials, level + 1, self._context.parameters.poly_modulus_degree)
+        count = shape[0] * shape[1] * shape[2]
+        flat = np.frombuffer(self._shared, np.uint64, count, self._places[name][1])
+        return flat.reshape(shape)
+
+    def _tell(self, kind: int, number: int, body: bytes = b"") -> None:
+        data = _MESSAGE.pack(kind, number) + body
+        try:
+            while data:
+                data = data[os.write(self._out, data) :]
+        except BrokenPipeError:
+            raise HecompileError(_LOST) from None
+
+    def _message(self) -> tuple[int, int]:
+        kind, number = _MESSAGE.unpack(self._bytes(_MESSAGE.size))
+        if kind == _FAILED:
+            raise ProgramError(self._bytes(number).decode("utf-8", "replace"))
+        return kind, number
+
+    def _bytes(self, size: int) -> bytes:
+        found = b""
+        while len(found) < size:
+            piece = os.read(self._in, size - len(found))
+            if not piece:
+                raise HecompileError(_LOST)
+            found += piece
+        return found
+
+    def _serve(self) -> None:
+        """The helper's life: segment after segment, until the other end is closed."""
+        code = 1
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            while True:
+                kind, start = self._message()
+                if kind != _BEGIN:
+                    continue
+                before = time.process_time()
+                self._machine.timings = {}
+                try:
+                    self._work(self._segments[start], HELPER, {})
+                except HecompileError as error:
+                    text = str(error).encode()
+                    self._tell(_FAILED, len(text), text)
+                    return
+                timings = {n: (t.count, t.seconds) for n, t in self._machine.timings.items()}
+                used = time.process_time() - before
+                report = json.dumps({"seconds": used, "timings": timings}).encode()
+                self._tell(_DONE, len(report), report)
+        finally:
+            os._exit(code)
+
+
+_LOST: Final = "the second process of an evaluation has ended; evaluate with --workers 1."
+
+
+def start_pair(program: Program, context: Context, machine: Machine) -> Pair | None:
+    """Start a helper where two processes are quicker than one; None where they are not.
+
+    Programs with matrix products or encrypted weights have a process to themselves: they are
+    evaluated for many samples at once.
+    """
+    if machine.has_batches or program.select(he.Weight):
+        return None
+    try:
+        residue_access(context)
+    except LayoutError:
+        return None
+    segments = {s.start: s for s in plan_segments(program, DEFAULT_COST_MODEL)}
+    moved = {name for s in segments.values() for name in (*s.given, *s.handed)}
+    if sum(value_bytes(program, name) for name in moved) > _MOST_BYTES:
+        return None
+    wall = sum(s.seconds for s in segments.values())
+    if wall > WORTH * sum(s.alone for s in segments.values()):
+        return None
+    return Pair(program, context, machine, segments)

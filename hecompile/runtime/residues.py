@@ -1,0 +1,211 @@
+"""The residues of SEAL ciphertexts as numpy arrays, without a detour over compressed bytes.
+
+TenSEAL's binding hands out one residue at a time and saves to compressed streams only, so reading
+follows the pointers of SEAL's own objects. Their layout is a fact of the compiled library and no
+promise: every step is checked against the public accessors, first through `/proc/self/mem`, where
+a wrong address is an error and no crash. Writing goes through SEAL's own loader with an
+uncompressed stream, so SEAL itself checks that what comes out is a valid ciphertext.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import threading
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+import tenseal.sealapi as seal
+
+from hecompile.errors import ProgramError
+from hecompile.runtime.context import Context
+from hecompile.runtime.stream import HEADER, MAGIC
+
+Residues = npt.NDArray[np.uint64]
+
+# A pybind11 instance: the object's head of two words, then the pointer to the C++ object.
+_INSTANCE_POINTER: Final = 16
+# seal::Ciphertext: identifier (4 words), NTT form, polynomials, N, primes, scale, correction
+# factor; then its DynArray: pool (2 words), capacity, size, address of the residues.
+_CIPHERTEXT: Final = struct.Struct("<4Q?7x3QdQ2Q2QQ")
+# What seal::Ciphertext::save_members writes before the residues.
+_MEMBERS: Final = struct.Struct("<4Q?3QdQ")
+_ARRAY_LENGTH: Final = struct.Struct("<Q")
+_WORD: Final = 8
+
+
+class LayoutError(Exception):
+    """SEAL's objects do not lie in memory as this module expects."""
+
+
+def load_residues(context: Context, residues: Residues, level: int, scale: float) -> Any:
+    """A ciphertext with given residues, checked by SEAL.
+
+    Args:
+        context: Its context.
+        residues: Shape (polynomials, level + 1, N), each below its prime.
+        level: Its level.
+        scale: Its scale.
+
+    Raises:
+        ProgramError: SEAL does not take it, or it hides nothing.
+    """
+    polynomials, primes, degree = residues.shape
+    if not residues[1:].any():
+        raise ProgramError("result ciphertext is transparent")
+    body = np.ascontiguousarray(residues)
+    identity = context.parms_ids[level]
+    members = _MEMBERS.pack(*identity, True, polynomials, degree, primes, scale, 1)
+    count = _ARRAY_LENGTH.pack(body.size)
+    inner = HEADER.size + len(count) + body.nbytes
+    outer = HEADER.size + len(members) + inner
+    head = _stream_header(outer) + members + _stream_header(inner) + count
+    value = seal.Ciphertext()
+    try:
+        value.load(context.seal, _SCRATCH.holding(head, body.data.cast("B")))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ProgramError(f"SEAL does not take residues: '{error}'.") from error
+    return value
+
+
+def residue_access(context: Context) -> ResidueAccess:
+    """The access to a context's ciphertexts, tested once.
+
+    Raises:
+        LayoutError: There is none.
+    """
+    if context.residues is None:
+        try:
+            context.residues = ResidueAccess(context)
+        except LayoutError as error:
+            context.residues = error
+    if isinstance(context.residues, LayoutError):
+        raise context.residues
+    access: ResidueAccess = context.residues
+    return access
+
+
+class ResidueAccess:
+    """Reads the residues of one context's ciphertexts; `residue_access` gives it."""
+
+    def __init__(self, context: Context) -> None:
+        """Check on a ciphertext with known residues that they are read exactly.
+
+        Raises:
+            LayoutError: They are not, or this system does not let a process read its own memory.
+        """
+        self._context = context
+        self._levels = {tuple(identity): n for n, identity in enumerate(context.parms_ids)}
+        self._self_test()
+
+    def view(self, value: Any) -> Residues:
+        """The residues of a ciphertext where they lie; never write to them.
+
+        The view is valid as long as the ciphertext lives and is not changed.
+
+        Args:
+            value: A SEAL ciphertext of this context, in NTT form.
+
+        Returns:
+            Shape (polynomials, primes left, N).
+
+        Raises:
+            LayoutError: SEAL's own accessors contradict what lies in memory.
+        """
+        start = ctypes.c_uint64.from_address(id(value) + _INSTANCE_POINTER).value
+        members = ctypes.string_at(start, _CIPHERTEXT.size)
+        address, shape = self._checked(value, members)
+        words = (ctypes.c_uint64 * (shape[0] * shape[1] * shape[2])).from_address(address)
+        found: Residues = np.ctypeslib.as_array(words).reshape(shape)
+        found.flags.writeable = False
+        return found
+
+    def _checked(self, value: Any, members: bytes) -> tuple[int, tuple[int, int, int]]:
+        """Address and shape of the residues, once every other member is the accessor's."""
+        identity = value.parms_id()
+        level = self._levels.get(tuple(identity))
+        if level is None:
+            raise LayoutError("a ciphertext belongs to other encryption parameters")
+        degree = self._context.parameters.poly_modulus_degree
+        shape = (value.size(), level + 1, degree)
+        *found, _factor, _pool, _control, capacity, length, address = _CIPHERTEXT.unpack(members)
+        expected = [*identity, value.is_ntt_form(), *(shape[0], degree, shape[1]), value.scale]
+        if found != expected or not found[4]:
+            raise LayoutError("a ciphertext's members are not where they are expected")
+        if length != shape[0] * shape[1] * shape[2] or capacity < length:
+            raise LayoutError("a ciphertext's array has an unexpected length")
+        if not address or address % _WORD:
+            raise LayoutError("a ciphertext's array has no address")
+        return address, shape
+
+    def _self_test(self) -> None:
+        context = self._context
+        level = context.parameters.levels
+        random = np.random.default_rng(0)
+        primes = context.parameters.data_primes[: level + 1]
+        degree = context.parameters.poly_modulus_degree
+        wanted = np.empty((2, level + 1, degree), dtype=np.uint64)
+        for row, prime in enumerate(primes):
+            wanted[:, row] = random.integers(0, prime, size=(2, degree), dtype=np.uint64)
+        try:
+            value = load_residues(context, wanted, level, 2.0**20)
+            self._test_pointers(value)
+        except (OSError, ProgramError, struct.error) as error:
+            raise LayoutError(str(error)) from error
+        if value.scale != 2.0**20 or not np.array_equal(self.view(value), wanted):
+            raise LayoutError("residues do not come back as they were written")
+        some = random.integers(0, wanted.size, size=16)
+        if any(value[int(place)] != int(wanted.flat[place]) for place in some):
+            raise LayoutError("SEAL reads other residues than were written")
+
+    def _test_pointers(self, value: Any) -> None:
+        """Follow the pointers once where a wrong address is an error, not a crash."""
+        if type(value).__basicsize__ < _INSTANCE_POINTER + _WORD:
+            raise LayoutError("a ciphertext's Python object is smaller than expected")
+        memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            start = _word(memory, id(value) + _INSTANCE_POINTER)
+            members = os.pread(memory, _CIPHERTEXT.size, start)
+            address, shape = self._checked(value, members)
+            last = shape[0] * shape[1] * shape[2] - 1
+            for place in (0, 1, last):
+                if _word(memory, address + _WORD * place) != value[place]:
+                    raise LayoutError("a ciphertext's residues are not where they are expected")
+        finally:
+            os.close(memory)
+
+
+def _stream_header(size: int) -> bytes:
+    """Head of an object that SEAL has not compressed."""
+    own = seal.Serialization.SEALHeader()
+    return HEADER.pack(MAGIC, HEADER.size, own.version_major, own.version_minor, 0, 0, size)
+
+
+def _word(memory: int, address: int) -> int:
+    (found,) = struct.unpack("<Q", os.pread(memory, _WORD, address))
+    return int(found)
+
+
+class _Scratch(threading.local):
+    """An anonymous file in memory for each thread, kept because its pages cost more than a copy."""
+
+    def __init__(self) -> None:
+        self._owner = 0
+        self._stream: BinaryIO | None = None
+
+    def holding(self, head: bytes, body: memoryview) -> str:
+        """Write a SEAL stream; return the path that reads it until the next call."""
+        # A process started by fork shares its parent's file, and must not write to it.
+        if self._stream is None or self._owner != os.getpid():
+            descriptor = os.memfd_create("hecompile", os.MFD_CLOEXEC)
+            self._stream, self._owner = os.fdopen(descriptor, "wb", buffering=0), os.getpid()
+        self._stream.seek(0)
+        for part in (memoryview(head), body):
+            while part:
+                part = part[self._stream.write(part) :]
+        return f"/proc/self/fd/{self._stream.fileno()}"
+
+
+_SCRATCH: Final = _Scratch()

@@ -1,0 +1,26 @@
+"""SEAL objects to bytes in SEAL's own format.
+
+SEAL writes to paths only, so an anonymous file in memory (memfd) stands between.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any, Final
+
+HEADER: Final = struct.Struct("<HBBBBHQ")
+"""Magic, size of the header, SEAL's version (major, minor), compression, reserved, total size."""
+MAGIC: Final = 0xA15E
+
+
+def to_bytes(value: Any) -> bytes:
+    """Serialise a SEAL object, also the seed-compressed kind, in SEAL's own format."""
+    descriptor = os.memfd_create("hecompile", os.MFD_CLOEXEC)
+    try:
+        value.save(f"/proc/self/fd/{descriptor}")
+        with os.fdopen(os.dup(descriptor), "rb") as stream:
+            stream.seek(0)
+            return stream.read()
+    finally:
+        os.close(descriptor)

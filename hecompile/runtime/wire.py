@@ -1,0 +1,116 @@
+"""Ciphertexts as plain residues, each in as many bytes as its prime needs.
+
+SEAL compresses what it saves, which takes longer than most operations on the ciphertext and gains
+nothing over leaving out the bytes that are zero: residues are uniformly random. Reading goes
+through SEAL's loader, which checks every residue. SEAL's own format is read too, and written where
+ciphertexts are seed-compressed or their residues are out of reach.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import numpy as np
+
+from hecompile.errors import IntegrityError, ProgramError
+from hecompile.numeric.parameters import Parameters
+from hecompile.runtime.context import Context
+from hecompile.runtime.residues import LayoutError, Residues, load_residues, residue_access
+from hecompile.runtime.stream import to_bytes
+
+MAGIC: Final = b"HECR"
+_VERSION: Final = 1
+# Magic, version, polynomials, primes left, N, scale.
+_HEADER: Final = struct.Struct("<4sHBBId")
+_WORD: Final = 8
+
+
+def packed_bytes(parameters: Parameters, level: int, polynomials: int = 2) -> int:
+    """Exact size of a packed ciphertext."""
+    widths = sum(map(_width, parameters.data_primes[: level + 1]))
+    return _HEADER.size + polynomials * parameters.poly_modulus_degree * widths
+
+
+def ciphertext_bytes(context: Context, value: Any) -> bytes:
+    """Write a ciphertext of a context: packed, or as SEAL saves it where it cannot be read."""
+    try:
+        view = residue_access(context).view(value)
+    except LayoutError:
+        return to_bytes(value)
+    polynomials, primes, degree = view.shape
+    parts = [_HEADER.pack(MAGIC, _VERSION, polynomials, primes, degree, value.scale)]
+    for polynomial in view:
+        for residues, prime in zip(polynomial, context.parameters.data_primes, strict=False):
+            parts.append(_pack(residues, _width(prime)))
+    return b"".join(parts)
+
+
+def is_packed(data: bytes) -> bool:
+    """Whether the bytes begin like a packed ciphertext."""
+    return data.startswith(MAGIC)
+
+
+def unpack_ciphertext(
+    context: Context, data: bytes, level: int, polynomials: int, what: str
+) -> Any:
+    """Read what `ciphertext_bytes` packed.
+
+    Args:
+        context: The context it must belong to.
+        data: The bytes.
+        level: The level it must have.
+        polynomials: How many polynomials it must have.
+        what: Name of the ciphertext, for messages.
+
+    Returns:
+        The ciphertext, with the scale that it states.
+
+    Raises:
+        IntegrityError: The bytes are no such ciphertext.
+    """
+    parameters = context.parameters
+    size = packed_bytes(parameters, level, polynomials)
+    if len(data) != size:
+        raise IntegrityError(f"{what} has {len(data)} bytes instead of {size}; get a fresh copy.")
+    _, version, *shape, scale = _HEADER.unpack_from(data)
+    expected = (polynomials, level + 1, parameters.poly_modulus_degree)
+    if version != _VERSION or tuple(shape) != expected:
+        raise IntegrityError(
+            f"{what} is not a ciphertext of {polynomials} polynomials at level {level}, which the"
+            " program expects; get a fresh copy."
+        )
+    residues = np.empty(expected, dtype=np.uint64)
+    place = _HEADER.size
+    for polynomial in residues:
+        for row, prime in zip(polynomial, parameters.data_primes, strict=False):
+            length = _width(prime) * len(row)
+            _unpack(data[place : place + length], _width(prime), row)
+            place += length
+    try:
+        return load_residues(context, residues, level, scale)
+    except ProgramError as error:
+        raise IntegrityError(f"{what} is no ciphertext: {error}; get a fresh copy.") from error
+
+
+def _width(prime: int) -> int:
+    """Bytes of a residue."""
+    return (prime.bit_length() + 7) // 8
+
+
+def _pack(residues: Residues, width: int) -> bytes:
+    if width == _WORD // 2:
+        return residues.astype("<u4").tobytes()
+    return residues.view(np.uint8).reshape(-1, _WORD)[:, :width].tobytes()
+
+
+def _unpack(data: bytes, width: int, into: Residues) -> None:
+    if width == _WORD // 2:
+        into[:] = np.frombuffer(data, dtype="<u4")
+        return
+    # Words that overlap, a residue's width apart; the last ones would reach beyond the end.
+    tail = (_WORD - 1) // width
+    words = np.ndarray((len(into) - tail,), "<u8", data, 0, (width,))
+    np.bitwise_and(words, (1 << 8 * width) - 1, out=into[: len(into) - tail])
+    for place in range(len(into) - tail, len(into)):
+        into[place] = int.from_bytes(data[place * width : (place + 1) * width], "little")
