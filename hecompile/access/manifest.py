@@ -24,6 +24,8 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_PREFIX = "https://hecompile.dev/manifest/v"
 PREDICATE_TYPE = f"{PREDICATE_PREFIX}{MANIFEST_FORMAT}"
 MAX_STATEMENT_BYTES = 24 << 20
+OWNER_PART = "owner"
+"""Folder of a bundle that only the model's owner needs; the others get the bundle without it."""
 
 _MEMBER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -139,6 +141,11 @@ class Manifest:
         return manifest_digest(self)
 
     @property
+    def encrypted_model(self) -> bool:
+        """Whether the program's weights are encrypted: then the model's owner has a part."""
+        return any(entry.name.startswith(f"{OWNER_PART}/") for entry in self.files)
+
+    @property
     def tool_version(self) -> str:
         """Version of the compiler that made the bundle."""
         return self.versions.hecompile
@@ -202,6 +209,7 @@ def parse_statement(data: bytes) -> Manifest:
             [port.name for port in manifest.io.inputs],
             [port.name for port in manifest.io.outputs],
             refreshes=manifest.refresh.count,
+            encrypted_model=manifest.encrypted_model if manifest.files else None,
         )
     except InputError as error:
         raise IntegrityError(f"the manifest's policy cannot be enforced: {error}") from error

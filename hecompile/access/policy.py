@@ -50,6 +50,7 @@ class Kind(StrEnum):
     INPUT = "input"
     OUTPUT = "output"
     PROGRAM = "program"
+    MODEL = "model"
     KEY = "key"
     AUDIT = "audit"
 
@@ -57,7 +58,7 @@ class Kind(StrEnum):
 KEY_NAMES = ("secret", "public", "evaluation")
 
 APPLIES_TO: dict[Action, frozenset[Kind]] = {
-    Action.ENCRYPT: frozenset({Kind.INPUT}),
+    Action.ENCRYPT: frozenset({Kind.INPUT, Kind.MODEL}),
     Action.SUBMIT: frozenset({Kind.INPUT}),
     Action.EVALUATE: frozenset({Kind.PROGRAM}),
     Action.RECEIVE: frozenset({Kind.INPUT, Kind.OUTPUT}),
@@ -92,7 +93,8 @@ class ObjectRef:
     Attributes:
         kind: The kind of object.
         name: Name of the input or output (`*` for all of them, in permissions only), one of
-            `secret`, `public`, `evaluation` for a key, empty for the program and the audit log.
+            `secret`, `public`, `evaluation` for a key, empty for the program, the model (its
+            weights, where they are encrypted) and the audit log.
     """
 
     kind: Kind
@@ -116,7 +118,7 @@ class ObjectRef:
 
     @classmethod
     def parse(cls, text: str) -> ObjectRef:
-        """Read `input:NAME`, `output:NAME`, `program`, `key:NAME` or `audit`.
+        """Read `input:NAME`, `output:NAME`, `program`, `model`, `key:NAME` or `audit`.
 
         Raises:
             InputError: The text names no object.
@@ -125,7 +127,7 @@ class ObjectRef:
         if kind not in tuple(Kind) or (colon and not name):
             raise InputError(
                 f"'{text}' names no object; write input:NAME, output:NAME, program, "
-                "key:secret, key:public, key:evaluation or audit"
+                "model, key:secret, key:public, key:evaluation or audit"
             )
         return cls(Kind(kind), name)
 
@@ -154,6 +156,7 @@ class ObjectRef:
 
 
 PROGRAM = ObjectRef(Kind.PROGRAM)
+MODEL = ObjectRef(Kind.MODEL)
 AUDIT = ObjectRef(Kind.AUDIT)
 KEY_SECRET = ObjectRef(Kind.KEY, "secret")
 KEY_PUBLIC = ObjectRef(Kind.KEY, "public")
@@ -321,12 +324,15 @@ def permission_table(policy: Policy) -> tuple[PermissionRow, ...]:
     return tuple(rows.values())
 
 
-def single_owner_policy(inputs: Sequence[str], outputs: Sequence[str]) -> Policy:
+def single_owner_policy(
+    inputs: Sequence[str], outputs: Sequence[str], *, encrypted_model: bool = False
+) -> Policy:
     """The built-in policy: one owner of data and keys, one evaluator that sees neither.
 
     Args:
         inputs: Names of the program's inputs.
         outputs: Names of the program's outputs.
+        encrypted_model: Whether the program's weights are encrypted; the owner encrypts them.
 
     Returns:
         Roles `owner` (user `owner`) and `evaluator` (user `cloud`).
@@ -334,7 +340,7 @@ def single_owner_policy(inputs: Sequence[str], outputs: Sequence[str]) -> Policy
     entries = tuple(ObjectRef.input(name) for name in inputs)
     results = tuple(ObjectRef.output(name) for name in outputs)
     keys = (KEY_SECRET, KEY_PUBLIC, KEY_EVALUATION)
-    permissions = (
+    permissions: tuple[Permission, ...] = (
         Permission("owner", (Action.ENCRYPT, Action.SUBMIT), entries),
         Permission("owner", (Action.RECEIVE, Action.DECRYPT), results),
         Permission("owner", (Action.HOLD,), keys),
@@ -343,6 +349,8 @@ def single_owner_policy(inputs: Sequence[str], outputs: Sequence[str]) -> Policy
         Permission("owner", (Action.READ,), (AUDIT,)),
         Permission("evaluator", (Action.EVALUATE,), (PROGRAM,)),
     )
+    if encrypted_model:
+        permissions += (Permission("owner", (Action.ENCRYPT,), (MODEL,)),)
     roles = (
         Role("owner", description="Owns the data and the keys, and reads the results"),
         Role("evaluator", description="Computes on ciphertexts, sees no value and no secret key"),

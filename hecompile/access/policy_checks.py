@@ -8,6 +8,7 @@ from hecompile.access.policy import (
     APPLIES_TO,
     KEY_EVALUATION,
     KEY_SECRET,
+    MODEL,
     PROGRAM,
     Action,
     Enforcement,
@@ -33,21 +34,28 @@ _KEY_FOR = {
 
 
 def check_policy(
-    policy: Policy, inputs: Sequence[str], outputs: Sequence[str], *, refreshes: int = 0
+    policy: Policy,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    refreshes: int = 0,
+    encrypted_model: bool | None = None,
 ) -> None:
     """Hold a policy against a program; deny-by-default needs every gap to be stated.
 
     Checked: role names, inheritance without a cycle, every object exists, no permission without
     effect, every input and output granted to somebody or listed as unused, somebody may refresh
-    if the program needs it, claims of cryptographic enforcement are true, and whoever may
-    evaluate holds no secret key and sees no value, over the closure of inheritance and over each
-    user's roles.
+    or encrypt the model if the program needs it, claims of cryptographic enforcement are true,
+    and whoever may evaluate holds no secret key, sees no value and has no weights to encrypt, over
+    the closure of inheritance and over each user's roles.
 
     Args:
         policy: The policy.
         inputs: Names of the program's inputs.
         outputs: Names of the program's outputs.
         refreshes: How many refreshes one evaluation needs.
+        encrypted_model: Whether the program's weights are encrypted; None where that is not known
+            yet.
 
     Raises:
         InputError: Names the offender, where it stands and the remedy.
@@ -56,6 +64,7 @@ def check_policy(
     _check_cycles(policy)
     _check_objects(policy, inputs, outputs)
     _check_effects(policy)
+    _check_model(policy, encrypted_model)
     _check_coverage(policy, inputs, outputs)
     _check_separation(policy)
     _check_cryptographic_claims(policy)
@@ -87,7 +96,12 @@ def policy_warnings(policy: Policy) -> tuple[str, ...]:
 
 
 def work_warnings(
-    policy: Policy, inputs: Sequence[str], outputs: Sequence[str], *, refreshes: int = 0
+    policy: Policy,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    refreshes: int = 0,
+    encrypted_model: bool = False,
 ) -> tuple[str, ...]:
     """What nobody can do under a policy, so that the program cannot be used as it should be.
 
@@ -98,6 +112,7 @@ def work_warnings(
         inputs: Names of the program's inputs, all of which one user encrypts.
         outputs: Names of the program's outputs; those listed as unused are passed over.
         refreshes: How many refreshes one evaluation needs.
+        encrypted_model: Whether the program's weights are encrypted.
 
     Returns:
         One sentence for each step that no user may take, with the remedy.
@@ -106,6 +121,7 @@ def work_warnings(
     results = [(Action.DECRYPT, ObjectRef.output(name)) for name in outputs]
     single = [*entries, (Action.EVALUATE, PROGRAM), (Action.HOLD, KEY_SECRET)]
     single += [(Action.REFRESH, PROGRAM)] if refreshes else []
+    single += [(Action.ENCRYPT, MODEL)] if encrypted_model else []
     single += [want for want in results if want[1] not in policy.unused]
     by_user = [list(grants(policy, user.roles)) for user in policy.users]
     found = [
@@ -216,6 +232,25 @@ def _check_objects(policy: Policy, inputs: Sequence[str], outputs: Sequence[str]
         )
 
 
+def _check_model(policy: Policy, encrypted: bool | None) -> None:
+    """The object `model` exists where weights are encrypted, and then somebody encrypts them."""
+    for permission in policy.permissions:
+        if MODEL in permission.objects and encrypted is False:
+            raise InputError(
+                f"{_at(permission.where)}object '{MODEL}' does not exist, for the program's "
+                "weights are plain; compile with --encrypt-model, or remove the object"
+            )
+    if encrypted and not any(_encrypts_model(grant) for grant in _all_grants(policy)):
+        raise InputError(
+            "the program's weights are encrypted, but no role may encrypt them; give the model "
+            f"owner's role the action 'encrypt' on '{MODEL}'"
+        )
+
+
+def _encrypts_model(grant: Grant) -> bool:
+    return grant.action is Action.ENCRYPT and grant.object == MODEL
+
+
 def _check_effects(policy: Policy) -> None:
     for permission in policy.permissions:
         kinds = {obj.kind for obj in permission.objects}
@@ -257,7 +292,7 @@ def _check_coverage(policy: Policy, inputs: Sequence[str], outputs: Sequence[str
 
 
 def _check_separation(policy: Policy) -> None:
-    """Whoever may evaluate has no way to a value: rules S2 and S4 of the security model."""
+    """Whoever may evaluate has no way to a value or a hidden weight: rules S2 and S4."""
     subjects: list[tuple[str, str, tuple[str, ...]]] = [
         (f"role '{role.name}'", role.where, (role.name,)) for role in policy.roles
     ]
@@ -270,13 +305,15 @@ def _check_separation(policy: Policy) -> None:
             raise InputError(
                 f"{_at(where)}{who} may evaluate ({_path(evaluates)}) and may also {sees.action} "
                 f"{sees.object} ({_path(sees)}); who evaluates must not reach the secret key or a "
-                "decrypted value: give the two to separate roles and users"
+                "decrypted value, nor weights that are hidden from it: give the two to "
+                "separate roles and users"
             )
 
 
 def _gives_values(grant: Grant) -> bool:
     # Registering or rotating a secret key means having made it, so it counts as holding it.
-    return grant.action in _SHOWS_VALUES or grant.object == KEY_SECRET
+    shown = grant.action in _SHOWS_VALUES or _encrypts_model(grant)
+    return shown or grant.object == KEY_SECRET
 
 
 def _check_cryptographic_claims(policy: Policy) -> None:

@@ -15,9 +15,11 @@ from hecompile.access.policy_io import read_policy
 from hecompile.backends import find_backend
 from hecompile.ir import he_ops, tensor_ops
 from hecompile.ir.program import Program
+from hecompile.ir.public import has_weights, public_form
 from hecompile.npz import npz_bytes
 from hecompile.report import Report
 from hecompile.runtime.context import library_versions
+from hecompile.runtime.model_weights import OWNER_FILE, owner_bytes
 from hecompile.runtime.serial import ciphertext_limit
 from hecompile.runtime.spec import CipherSpec, ClientSpec
 from hecompile.runtime.spec_json import spec_to_json
@@ -43,11 +45,24 @@ class PolicyChoice:
             InputError: naming the offender, where it stands and the remedy.
         """
         rounds = len({op.group for op in program.select(he_ops.Refresh)})
-        check_policy(self.policy, self.inputs, self.outputs, refreshes=rounds)
+        check_policy(
+            self.policy,
+            self.inputs,
+            self.outputs,
+            refreshes=rounds,
+            encrypted_model=has_weights(program),
+        )
 
 
-def prepare_policy(policy: Policy | str | Path | None, model: Program) -> PolicyChoice:
+def prepare_policy(
+    policy: Policy | str | Path | None, model: Program, *, encrypt_model: bool = False
+) -> PolicyChoice:
     """Read the policy (or build the single-owner one) and check it against the model's names.
+
+    Args:
+        policy: The policy, the path of one, or None for the built-in one.
+        model: The model's tensor program.
+        encrypt_model: Whether its weights will be encrypted.
 
     Raises:
         InputError: the policy cannot be read or does not fit the model.
@@ -55,23 +70,31 @@ def prepare_policy(policy: Policy | str | Path | None, model: Program) -> Policy
     inputs = tuple(op.label for op in model.select(tensor_ops.Input))
     outputs = tuple(op.label for op in model.select(tensor_ops.Output))
     if policy is None:
-        policy = single_owner_policy(inputs, outputs)
+        policy = single_owner_policy(inputs, outputs, encrypted_model=encrypt_model)
     elif not isinstance(policy, Policy):
         policy = read_policy(policy)
-    check_policy(policy, inputs, outputs)
+    # A pass that the user brings may encrypt weights too, so that "no" is known only at the end.
+    check_policy(policy, inputs, outputs, encrypted_model=encrypt_model or None)
     return PolicyChoice(policy, inputs, outputs)
 
 
 def bundle_files(
     program: Program, spec: ClientSpec, policy: Policy, report: Report, backend: str = "tenseal"
 ) -> tuple[dict[str, bytes], Manifest]:
-    """Write out every file of a bundle, and the manifest without their digests."""
+    """Write out every file of a bundle, and the manifest without their digests.
+
+    Encrypted weights go to the model owner's part alone; all else is of the evaluator's form of
+    the program.
+    """
+    public = public_form(program)
     files = {
         SPEC_FILE: spec_to_json(spec),
-        CONSTANTS_FILE: npz_bytes({s: c.array for s, c in program.constants.items()}),
+        CONSTANTS_FILE: npz_bytes({s: c.array for s, c in public.constants.items()}),
         REPORT_FILE: report.to_text().encode("utf-8"),
-        **find_backend(backend).emit(program),
+        **find_backend(backend).emit(public),
     }
+    if has_weights(program):
+        files[OWNER_FILE] = owner_bytes(program)
     versions = library_versions()
     manifest = Manifest(
         created=utc_now(),

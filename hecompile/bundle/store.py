@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hecompile.access.manifest import (
     MANIFEST_NAME,
+    OWNER_PART,
     FileDigest,
     Manifest,
     is_member_name,
@@ -46,6 +47,7 @@ __all__ = [
     "BundleFiles",
     "NotABundleError",
     "check_destination",
+    "export_bundle",
     "open_bundle_files",
     "write_bundle",
 ]
@@ -60,12 +62,14 @@ class BundleFiles:
     Attributes:
         path: Where it was opened.
         manifest: The signed manifest.
+        envelope: The bytes of its file, signature included.
     """
 
-    def __init__(self, source: Source, manifest: Manifest) -> None:
-        """Wrap a checked source; use `open_bundle_files`."""
+    def __init__(self, source: Source, manifest: Manifest, envelope: bytes) -> None:
+        """Wrap a checked source and its signed manifest's bytes; use `open_bundle_files`."""
         self.path = source.path
         self.manifest = manifest
+        self.envelope = envelope
         self._source = source
         self._cache: dict[str, bytes] = {}
 
@@ -81,6 +85,11 @@ class BundleFiles:
         entry = self.manifest.file(name)
         if entry is None:
             raise InputError(f"bundle {self.path} has no file {name}; make it again")
+        if name not in self._source.sizes():
+            raise InputError(
+                f"bundle {self.path} was exported without its {OWNER_PART}'s part; use the bundle "
+                "that hecompile compile wrote"
+            )
         data = _read(self._source, name, entry.size)
         if len(data) != entry.size or sha256_bytes(data) != entry.sha256:
             raise _changed(self.path, name)
@@ -91,6 +100,8 @@ class BundleFiles:
 
 def open_bundle_files(path: str | Path, trusted_keys: Sequence[PublicKey]) -> BundleFiles:
     """Open a bundle: check its signature, its manifest, and the SHA-256 of every file.
+
+    The model owner's part may be absent as a whole.
 
     Args:
         path: A folder, or a `.hec` zip file.
@@ -109,7 +120,7 @@ def open_bundle_files(path: str | Path, trusted_keys: Sequence[PublicKey]) -> Bu
     except IntegrityError as error:
         raise IntegrityError(f"bundle {source.path}: {error}") from error
     _check_contents(source, manifest)
-    return BundleFiles(source, manifest)
+    return BundleFiles(source, manifest, envelope)
 
 
 def check_destination(path: str | Path, overwrite: bool = False) -> None:
@@ -173,12 +184,44 @@ def write_bundle(
     complete = dataclasses.replace(manifest, files=tuple(entries))
     envelope = sign(statement_bytes(complete), signing_key)
     contents = {MANIFEST_NAME: envelope, **{entry.name: files[entry.name] for entry in entries}}
+    _write(target, contents, overwrite)
+    return complete
+
+
+def export_bundle(files: BundleFiles, path: str | Path, *, overwrite: bool = False) -> list[str]:
+    """Copy a bundle without the model owner's part, for everybody else.
+
+    Args:
+        files: The bundle, checked.
+        path: A folder to make, or a file ending in `.hec`.
+        overwrite: Replace a bundle that is there.
+
+    Returns:
+        Names of the files left out.
+
+    Raises:
+        InputError: The place is taken or cannot be written.
+        IntegrityError: A file was changed since the bundle was opened.
+    """
+    target = Path(path)
+    check_destination(target, overwrite)
+    names = [entry.name for entry in files.manifest.files]
+    left = [name for name in names if _is_owners(name)]
+    contents = {name: files.read(name) for name in names if name not in left}
+    _write(target, {MANIFEST_NAME: files.envelope, **contents}, overwrite)
+    return left
+
+
+def _is_owners(name: str) -> bool:
+    return name.startswith(f"{OWNER_PART}/")
+
+
+def _write(target: Path, contents: Mapping[str, bytes], overwrite: bool) -> None:
     if is_archive_name(target):
         atomic_write_bytes(target, _pack(target, contents))
     else:
         with atomic_directory(target, overwrite) as folder:
             _fill(folder, target, contents)
-    return complete
 
 
 def _fill(folder: Path, target: Path, contents: Mapping[str, bytes]) -> None:
@@ -226,7 +269,10 @@ def _read(source: Source, name: str, limit: int) -> bytes:
 
 def _check_contents(source: Source, manifest: Manifest) -> None:
     sizes = source.sizes()
+    exported = not any(_is_owners(name) for name in sizes)
     for entry in manifest.files:
+        if exported and _is_owners(entry.name):
+            continue
         if entry.name not in sizes:
             raise IntegrityError(
                 f"bundle {source.path} lacks file {entry.name}, which its manifest lists; get a "
@@ -240,6 +286,8 @@ def _check_contents(source: Source, manifest: Manifest) -> None:
                 "remove it or get a fresh copy"
             )
     for entry in manifest.files:
+        if entry.name not in sizes:
+            continue
         if sizes[entry.name] != entry.size or _digest(source, entry) != entry.sha256:
             raise _changed(source.path, entry.name)
 

@@ -20,11 +20,13 @@ from hecompile.cli.options import (
     json_option,
     keys_option,
     output_option,
+    workers_option,
 )
 from hecompile.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
     from hecompile.runtime.evaluator import Evaluation, Evaluator
+    from hecompile.runtime.profiling import Profiler
 
 
 @click.command("evaluate")
@@ -33,7 +35,15 @@ if TYPE_CHECKING:
 @click.option("--input", "encrypted", type=PATH, metavar="IN.hect", help="Encrypted samples.")
 @click.option("--resume", type=PATH, metavar="STATE", help="Go on where this state stopped.")
 @click.option("--response", type=PATH, metavar="RESPONSE", help="The key holder's answer to it.")
+@click.option("--model", type=PATH, metavar="MODEL.hew", help="Weights, where they are encrypted.")
+@click.option(
+    "--profile",
+    type=PATH,
+    metavar="PROFILE",
+    help="Write CPU seconds by operation and level there, for hecompile inspect --measured.",
+)
 @output_option("The encrypted outputs.", True, "OUT.hect")
+@workers_option
 @access_options
 @json_option
 def command(
@@ -42,7 +52,10 @@ def command(
     encrypted: Path | None,
     resume: Path | None,
     response: Path | None,
+    model: Path | None,
+    profile: Path | None,
     output: Path,
+    workers: int,
     access: Access,
     as_json: bool,
 ) -> None:
@@ -59,14 +72,25 @@ def command(
     door = access.door(bundle)
     door.guard(access.user).evaluate()
     check_output(output)
-    evaluator = _evaluator(door, keys)
+    check_output(profile)
+    evaluator = _evaluator(door, keys, model)
+    profiler = _profiler(evaluator) if profile is not None else None
     running = _begun(evaluator, encrypted or resume or output, response)
-    _finish(running, _Files.beside(output), resume, as_json)
+    # A profile is this process's.
+    workers = 1 if profiler else workers
+    if workers > 1 and len(running) == 1:
+        evaluator.start_helper()
+    _finish(running, _Files.beside(output), resume, as_json, workers)
+    if profiler is not None and profile is not None:
+        from hecompile.costs import write_profile
+
+        write_profile(profile, profiler.profile(len(running)))
 
 
-def _evaluator(door: Door, keys: Path) -> Evaluator:
+def _evaluator(door: Door, keys: Path, model: Path | None) -> Evaluator:
     from hecompile.runtime.evaluator import Evaluator, galois_steps
     from hecompile.runtime.keys import load_evaluation_keys
+    from hecompile.runtime.model_weights import read_model_file
     from hecompile.runtime.parties import read_program, read_spec
 
     files = door.files()
@@ -76,7 +100,14 @@ def _evaluator(door: Door, keys: Path) -> Evaluator:
     found = load_evaluation_keys(
         keys, spec.parameters, spec.program, galois_steps(program), progress, spec.manifest
     )
-    return Evaluator(program, found, progress=progress, manifest=spec.manifest)
+    weights = read_model_file(model, program) if model is not None else None
+    return Evaluator(program, found, progress=progress, manifest=spec.manifest, model=weights)
+
+
+def _profiler(evaluator: Evaluator) -> Profiler:
+    from hecompile.runtime.profiling import Profiler
+
+    return Profiler(evaluator)
 
 
 def _begun(evaluator: Evaluator, source: Path, response: Path | None) -> list[Evaluation]:
@@ -115,17 +146,21 @@ class _Files:
 
 
 def _finish(
-    running: Sequence[Evaluation], files: _Files, resumed: Path | None, as_json: bool
+    running: Sequence[Evaluation],
+    files: _Files,
+    resumed: Path | None,
+    as_json: bool,
+    workers: int,
 ) -> None:
     from hecompile.cli.hectfile import write_parts
+    from hecompile.runtime.crew import advance_all
 
     # The program has no branches: every evaluation stops at the same refreshes.
-    requests = [evaluation.advance() for evaluation in running]
-    asked = [request for request in requests if request is not None]
-    if asked:
+    outcomes = advance_all(running, workers)
+    if not outcomes[0].output:
         # The state first: a request whose masks are lost could not be used.
-        write_parts(files.state, [evaluation.checkpoint() for evaluation in running], 0o600)
-        written = write_parts(files.request, asked)
+        write_parts(files.state, [outcome.state for outcome in outcomes], 0o600)
+        written = write_parts(files.request, [outcome.request for outcome in outcomes])
         document = {
             "status": "refresh",
             "request": str(files.request),
@@ -138,7 +173,7 @@ def _finish(
         )
         console.result(document, text, as_json)
         return
-    written = write_parts(files.output, [evaluation.output() for evaluation in running])
+    written = write_parts(files.output, [outcome.output for outcome in outcomes])
     if resumed is not None:
         # It holds the masks, and nothing needs it any more.
         resumed.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from hecompile.cli.options import (
     json_option,
     only_option,
     output_option,
+    workers_option,
 )
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
 @click.option("--keys", type=PATH, metavar="KEYS", help="Keys from keygen; by default fresh ones.")
 @click.option("--evaluator", metavar="USER", help="Who evaluates; by default the one who may.")
 @click.option("--key-holder", metavar="USER", help="By default --as, if allowed.")
+@click.option("--model-owner", metavar="USER", help="Who encrypts the weights, if that is needed.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="For loading and for each evaluation.",
 )
+@workers_option
 @access_options
 @json_option
 def command(
@@ -47,7 +50,9 @@ def command(
     keys: Path | None,
     evaluator: str | None,
     key_holder: str | None,
+    model_owner: str | None,
     timeout: float | None,
+    workers: int,
     access: Access,
     as_json: bool,
 ) -> None:
@@ -58,10 +63,12 @@ def command(
     you alone can read.
     """
     door = access.door(bundle)
-    granted = door.guard(access.user).run(only, key_holder=key_holder, evaluator=evaluator)
+    granted = door.guard(access.user).run(
+        only, key_holder=key_holder, evaluator=evaluator, model_owner=model_owner
+    )
     check_output(output)
     from hecompile.cli.samples import read_samples, samples_document, shown, write_npz
-    from hecompile.runtime.parties import read_server, read_spec
+    from hecompile.runtime.parties import read_server, read_spec, read_weights
     from hecompile.runtime.run import run_parties
 
     files = door.files()
@@ -75,6 +82,8 @@ def command(
         timeout=timeout,
         progress=console.Progress(),
         warn=console.warn,
+        model_weights=read_weights(files, spec),
+        workers=workers,
     )
     document = {
         **samples_document(result.outputs, result.raw_outputs),

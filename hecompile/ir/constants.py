@@ -80,6 +80,27 @@ class SparseMap:
             np.float64
         )
 
+    @cached_property
+    def _by_row(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the non-zero entries by row and column, and where each row starts."""
+        kept = np.flatnonzero(self.values)
+        order = kept[np.lexsort((self.columns[kept], self.rows[kept]))]
+        return order, np.concatenate([[0], np.cumsum(np.bincount(self.rows[kept]))])
+
+    def entries_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the non-zero entries of some rows are.
+
+        Returns:
+            Positions of the entries, row after row in the order asked for, by column within a row;
+            and how many entries each of these rows has.
+        """
+        order, starts = self._by_row
+        last = len(starts) - 1
+        low = starts[np.minimum(rows, last)]
+        counts = starts[np.minimum(rows + 1, last)] - low
+        before = np.cumsum(counts) - counts
+        return order[np.repeat(low - before, counts) + np.arange(counts.sum())], counts
+
     def apply(self, x: Array, outputs: int) -> Array:
         """Apply the map to the last axis: (S, inputs) to (S, `outputs`)."""
         inputs = x.shape[1]
