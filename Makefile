@@ -19,10 +19,10 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format golden bench clean
+.PHONY: help demo test test-slow lint format golden bench performance clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(STAMP) ## train, compile and run a CNN-LSTM on encrypted heartbeats
 	@$(BIN)/hecompile demo $(ARGS)
@@ -46,8 +46,11 @@ golden: $(STAMP) ## rewrite the expected halves of the golden tests, then show w
 	@$(BIN)/python -m pytest tests/golden --update-golden $(ARGS)
 	@git --no-pager diff --stat -- tests/golden 2>/dev/null || true
 
-bench: $(STAMP) ## measure the reference models, CPU seconds per phase
+bench: $(STAMP) ## measure the reference models beside plain TenSEAL programs
 	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+performance: $(STAMP) ## write docs/performance.md from what `make bench` measured
+	@$(BIN)/python -m tests.benchmarks.performance $(ARGS)
 
 clean: ## remove .venv, caches and build output
 	rm -rf $(VENV) build dist *.egg-info demo-out bench-out \

@@ -25,7 +25,7 @@ from hecompile.errors import AccessDeniedError, CompileError, InputError
 from hecompile.files import atomic_write_text, cannot_write
 from hecompile.interpret.compare import out_of_range
 from hecompile.interpret.samples import as_samples
-from hecompile.ir.movement_ops import Lstm
+from hecompile.ir.recurrent_ops import Lstm
 from hecompile.ir.tensor_ops import tensor_type
 from hecompile.preprocess import Step, apply_steps, load_steps
 from hecompile.runtime.parties import Bundle, open_bundle

@@ -1,15 +1,16 @@
-"""What is measured: reference models with seeded weights, and the packaged demonstration's model.
+"""The models: references with seeded weights, the packaged demonstration's, dense ones of any size.
 
-The reference models and what other compilers reach on them lie in a folder beside the checkout
-(HECOMPILE_SHARED names another); where that is absent they are left out, with the reason.
+The reference models lie in a folder beside the checkout (HECOMPILE_SHARED names another); where
+that is absent they are left out, with the reason.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hecompile.preprocess import Step, apply_steps, load_steps
 REFERENCE_MODELS = ("DiabetesMLP", "CryptoNets", "CNNLSTM", "LeNet5")
 DEMO = "demo-cnn-lstm"
 NAMES = (*REFERENCE_MODELS, DEMO)
+DENSE = "dense-"
 CALIBRATION_SAMPLES = 64
 
 Samples = NDArray[np.float32]
@@ -40,6 +42,8 @@ class Case:
         calibration: raw samples for the compiler.
         samples: raw samples that the compiler does not see.
         steps: the client's preprocessing.
+        weights: as the plain TenSEAL programs take them: `weight0`, `bias0` and so on for dense
+            layers, `kernels`, `kernel_bias` and `stride_padding` for a convolution before them.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Case:
     calibration: Samples
     samples: Samples
     steps: tuple[Step, ...] = ()
+    weights: Mapping[str, Samples] = field(default_factory=dict)
 
     @property
     def preprocessing(self) -> Mapping[str, Sequence[Step]]:
@@ -65,11 +70,16 @@ class Case:
 def make_case(name: str, folder: Path, count: int) -> Case:
     """Export or train a model into a folder, with `count` samples to run.
 
+    Besides those of `NAMES` there are models `dense-N0-N1-...`: N0 features, then dense layers of
+    N1, N2, ... outputs with squares between them.
+
     Raises:
         MissingError: the model or what it needs is not here.
     """
     if name == DEMO:
         return _demo(folder, count)
+    if name.startswith(DENSE):
+        return _dense(name, folder, count)
     if name not in REFERENCE_MODELS:
         raise MissingError(f"there is no model of this name; choose among {', '.join(NAMES)}")
     return _reference(name, folder, count)
@@ -81,16 +91,72 @@ def reference_file() -> Path:
     return Path(os.environ.get("HECOMPILE_SHARED", beside)) / "refmodels.py"
 
 
-def _reference(name: str, folder: Path, count: int) -> Case:
-    from hecompile.models.export import export_onnx
+def widths(name: str) -> tuple[int, ...]:
+    """Features and outputs of each layer of a model `dense-...`.
 
+    Raises:
+        MissingError: the name is not of this kind.
+    """
+    numbers = name.removeprefix(DENSE).split("-")
+    if len(numbers) < 2 or not all(n.isdecimal() and int(n) for n in numbers):
+        raise MissingError(f"'{name}' is not {DENSE} and two numbers or more")
+    return tuple(map(int, numbers))
+
+
+def _reference(name: str, folder: Path, count: int) -> Case:
     module = _load(reference_file())
     kind = getattr(module, name)
+    return _exported(name, module.make(kind), kind.sample, folder, count)
+
+
+def _dense(name: str, folder: Path, count: int) -> Case:
+    sizes = widths(name)
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingError(f"it needs {error.name}, which is not installed") from error
+
+    class Squares(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            pairs = itertools.pairwise(sizes)
+            self.layers = torch.nn.ModuleList(torch.nn.Linear(m, n) for m, n in pairs)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for i, layer in enumerate(self.layers):
+                x = layer(x * x if i else x)
+            return x
+
+    torch.manual_seed(0)
+    return _exported(name, Squares(), sizes[:1], folder, count)
+
+
+def _exported(name: str, model: Any, sample: Sequence[int], folder: Path, count: int) -> Case:
+    from hecompile.models.export import export_onnx
+
     random = np.random.default_rng(0)
-    normal = random.standard_normal((CALIBRATION_SAMPLES + count, *kind.sample)).astype(np.float32)
+    normal = random.standard_normal((CALIBRATION_SAMPLES + count, *sample)).astype(np.float32)
     path = folder / f"{name}.onnx"
-    export_onnx(module.make(kind), normal, path)
-    return Case(name, path, normal[:CALIBRATION_SAMPLES], normal[CALIBRATION_SAMPLES:])
+    export_onnx(model.eval(), normal, path)
+    calibration, samples = normal[:CALIBRATION_SAMPLES], normal[CALIBRATION_SAMPLES:]
+    return Case(name, path, calibration, samples, weights=_weights(model))
+
+
+def _weights(model: Any) -> dict[str, Samples]:
+    """Weights of dense layers and of one convolution, in the order of the modules."""
+    found: dict[str, Samples] = {}
+    dense = 0
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind == "Linear":
+            found[f"weight{dense}"] = module.weight.detach().numpy()
+            found[f"bias{dense}"] = module.bias.detach().numpy()
+            dense += 1
+        elif kind == "Conv2d" and module.in_channels == 1:
+            found["kernels"] = module.weight.detach().numpy()
+            found["kernel_bias"] = module.bias.detach().numpy()
+            found["stride_padding"] = np.array([module.stride[0], module.padding[0]], np.float32)
+    return found
 
 
 def _load(path: Path) -> Any:

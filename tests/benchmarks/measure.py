@@ -1,121 +1,279 @@
-"""Measure one model, the evaluator in a second process: `python -m tests.benchmarks.measure`.
+"""Measure one row: `python -m tests.benchmarks.measure ROW ROUNDS` prints it as JSON.
 
-A process of its own for each model keeps the peak of memory honest.
+A process of its own for each row keeps the peak of memory honest. The evaluator and the plain
+TenSEAL program are processes of their own too; each round asks first the one, then the other, and
+times a rotation before both, so that a machine that slows down slows both.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 import hecompile
 from hecompile.access.signing import SigningKey
 from hecompile.bundle.assemble import CONSTANTS_FILE, PROGRAM_FILE
 from hecompile.compiler import Compiled
+from hecompile.config import CompileOptions
+from hecompile.costs import Profile
+from hecompile.errors import HecompileError
+from hecompile.interpret.tensor import run_tensor
+from hecompile.ir.public import public_form
 from hecompile.runtime.client import Client
 from hecompile.runtime.custodian import Custodian
-from hecompile.runtime.evaluator import galois_steps
-from hecompile.runtime.keys import load_public_key, load_secret_key, write_keys
+from hecompile.runtime.evaluator import Evaluator, galois_steps
+from hecompile.runtime.keys import (
+    load_evaluation_keys,
+    load_public_key,
+    load_secret_key,
+    write_keys,
+)
+from hecompile.runtime.model_weights import OWNER_FILE, ModelOwner, read_owner
 from hecompile.runtime.processes import EvaluatorProcess
+from hecompile.runtime.profiling import TRANSFER, Profiler
+from hecompile.runtime.program_files import load_program
+from hecompile.runtime.run import MODEL_PHASE
 from hecompile.runtime.usage import Phase, Stopwatch, peak_memory_bytes
 from tests.benchmarks.cases import Case, MissingError, Samples, make_case
+from tests.benchmarks.plain import SAMPLES_FILE, WEIGHTS_FILE
+from tests.benchmarks.rows import Row, find
+from tests.benchmarks.split import split
+from tests.benchmarks.yardstick import Yardstick
 
-PER_SAMPLE = ("encrypt", "evaluate", "refresh", "decrypt")
+PER_EVALUATION = ("encrypt", "evaluate", "refresh", "decrypt")
+WARM_UP_SECONDS = 2.0
+"""What evaluates in less is evaluated once more before its operations are timed."""
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
-class Encrypted:
-    """What the encrypted runs gave and took.
+@dataclass
+class Rounds:
+    """What the rounds gave, one entry a round.
 
     Attributes:
-        phases: seconds of keygen and load, and medians over the samples of the other phases.
-        ciphertext_bytes: envelopes of one sample: in, out, and both ways of all refreshes.
-        key_bytes: sizes of the key folders on the disk.
-        peak_memory_bytes: of the evaluator's process.
-        measured_error: largest distance from onnxruntime over samples and outputs.
+        phases: seconds by phase.
+        errors: largest distance from what was expected.
+        factors: of the machine's speed, and one more at the end.
+        ciphertext_bytes: of the last round: in, out, and both ways of all refreshes.
+        plain: answers of the plain program.
+        plain_errors: its largest distance from what was expected.
     """
 
-    phases: dict[str, Phase]
-    ciphertext_bytes: dict[str, int]
-    key_bytes: dict[str, int]
-    peak_memory_bytes: int
-    measured_error: float
+    phases: list[Mapping[str, Phase]] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    factors: list[float] = field(default_factory=list)
+    ciphertext_bytes: dict[str, int] = field(default_factory=dict)
+    plain: list[dict[str, Any]] = field(default_factory=list)
+    plain_errors: list[float] = field(default_factory=list)
+
+    def medians(self) -> dict[str, dict[str, float]]:
+        """CPU and wall seconds by phase."""
+        return {phase: medians([run.get(phase, Phase()) for run in self.phases])
+                for phase in PER_EVALUATION}  # fmt: skip
 
 
-def measure(name: str, count: int, folder: Path) -> dict[str, Any]:
-    """Compile a model and run `count` samples encrypted, one by one.
+def medians(phases: Sequence[Phase]) -> dict[str, float]:
+    """The median of CPU and of wall seconds, each by itself."""
+    return {"cpu": median(p.cpu for p in phases), "wall": median(p.wall for p in phases)}
+
+
+def measure(row: Row, rounds: int, folder: Path) -> dict[str, Any]:
+    """Compile a row's model and run it encrypted.
 
     Raises:
         MissingError: the model or what it needs is not here.
+        HecompileError: it does not compile, or does not run.
     """
-    case = make_case(name, folder, count)
+    case = make_case(row.model, folder, row.batch if row.batch > 1 else rounds)
     watch = Stopwatch()
     with watch.measure("compile"):
         compiled = hecompile.compile(
             case.model,
             calibration={"x": case.calibration},
             preprocessing=case.preprocessing,
+            precision=row.precision,
+            options=CompileOptions(**row.options),
         )
-        compiled.save(folder / "bundle", signing_key=SigningKey.generate())
     compile_memory = peak_memory_bytes()
-    ran = _run(case, compiled, folder)
-    report = compiled.report.to_json()
+    compiled.save(folder / "bundle", signing_key=SigningKey.generate())
+    if row.options.get("encrypt_model") and not (folder / "bundle" / OWNER_FILE).exists():
+        raise MissingError("the compiler left the weights plain")
+    report = compiled.report
+    bound = report.noise_error + report.reference_error if row.polynomial else None
     return {
-        "model": name,
-        "samples": count,
-        **report,
+        "row": row.name,
+        "model": row.model,
+        "series": row.series,
+        "at": row.at,
+        "batch": row.batch,
+        "rounds": rounds,
+        "compared_with": "polynomial model" if row.polynomial else "onnxruntime",
+        "report": report.to_json(),
+        "bound": bound if bound is not None else report.predicted_error,
         "compile": asdict(watch.phases["compile"]),
         "compile_peak_memory_bytes": compile_memory,
-        "phases": {phase: asdict(spent) for phase, spent in ran.phases.items()},
-        "measured_seconds": ran.phases["evaluate"].cpu,
-        "measured_error": ran.measured_error,
-        "ciphertext_bytes": ran.ciphertext_bytes,
-        "key_bytes": ran.key_bytes,
-        "peak_memory_bytes": ran.peak_memory_bytes,
+        **_run(row, rounds, case, compiled, folder),
     }
 
 
-def _run(case: Case, compiled: Compiled, folder: Path) -> Encrypted:
-    spec, keys = compiled.spec, folder / "keys"
+@dataclass(frozen=True)
+class Parties:
+    """Everybody who takes part in a round."""
+
+    row: Row
+    case: Case
+    compiled: Compiled
+    client: Client
+    custodian: Custodian
+    process: EvaluatorProcess
+    plain: PlainProcess | None
+
+    def chosen(self, number: int) -> Samples:
+        """The samples of a round: another one each time, or all of a batch."""
+        samples = self.case.samples
+        return samples if self.row.batch > 1 else samples[number : number + 1]
+
+
+def _run(row: Row, rounds: int, case: Case, compiled: Compiled, folder: Path) -> dict[str, Any]:
+    spec, keys, bundle = compiled.spec, folder / "keys", folder / "bundle"
     watch = Stopwatch()
     with watch.measure("keygen"):
         write_keys(keys, spec.parameters, galois_steps(compiled.program), spec.program)
-    client = Client(spec, load_public_key(keys, spec.parameters, spec.program))
+    public = load_public_key(keys, spec.parameters, spec.program)
     custodian = Custodian(spec, load_secret_key(keys, spec.parameters, spec.program))
-    program, constants = (
-        (folder / "bundle" / file).read_bytes() for file in (PROGRAM_FILE, CONSTANTS_FILE)
-    )
-    runs: list[Mapping[str, Phase]] = []
-    sizes = {"in": 0, "out": 0, "refresh": 0}
-    worst = 0.0
-    with EvaluatorProcess(program, constants, spec, keys / "evaluation") as process:
+    program, constants = ((bundle / name).read_bytes() for name in (PROGRAM_FILE, CONSTANTS_FILE))
+    model = None
+    if (bundle / OWNER_FILE).exists():
+        with watch.measure(MODEL_PHASE):
+            hidden = load_program(program, constants)
+            weights = read_owner((bundle / OWNER_FILE).read_bytes(), hidden)
+            model = ModelOwner(hidden, weights, public).encrypt()
+    process = EvaluatorProcess(program, constants, spec, keys / "evaluation", model=model)
+    with _plain(row, case, folder) as plain, process:
         watch.add("load", process.phases["load"])
-        for sample in np.split(case.samples, len(case.samples)):
-            before = process.phases.get("evaluate", Phase()), process.refresh_bytes
-            single, result, sent, received = _one(sample, client, custodian, process)
-            after = process.phases["evaluate"]
-            single.add("evaluate", Phase(after.cpu - before[0].cpu, after.wall - before[0].wall))
-            runs.append(single.phases)
-            sizes = {"in": sent, "out": received, "refresh": process.refresh_bytes - before[1]}
-            worst = max(worst, float(np.abs(result - case.expected(sample)).max()))
-        peak = process.peak_memory_bytes
-    for phase in PER_SAMPLE:
-        watch.add(phase, _median([run.get(phase, Phase()) for run in runs]))
-    return Encrypted(watch.phases, sizes, _folder_sizes(keys), peak, worst)
+        parties = Parties(row, case, compiled, Client(spec, public), custodian, process, plain)
+        done = _all_rounds(parties, rounds)
+    phases = {name: asdict(spent) for name, spent in watch.phases.items()} | done.medians()
+    pair = None
+    if row.pair:
+        two = EvaluatorProcess(
+            program, constants, spec, keys / "evaluation", model=model, workers=2
+        )
+        pair = _pair(parties, two, rounds)
+    profile = _profile(parties, keys / "evaluation", model, phases["evaluate"]["cpu"])
+    shares = split(compiled.report.estimate, profile)
+    return {
+        "phases": phases,
+        "evaluate_rounds": [run["evaluate"].cpu for run in done.phases],
+        "measured_seconds": phases["evaluate"]["cpu"],
+        "two_processes": pair,
+        "machine_factor": median(done.factors),
+        "operations": [asdict(share) for share in shares],
+        "measured_error": max(done.errors),
+        "ciphertext_bytes": done.ciphertext_bytes,
+        "key_bytes": _folder_sizes(keys),
+        "peak_memory_bytes": process.peak_memory_bytes,
+        "plain": plain.summary(done) if plain else None,
+    }
+
+
+def _all_rounds(parties: Parties, rounds: int) -> Rounds:
+    """Every round: the yardstick, this program, the plain one."""
+    done, yardstick = Rounds(), Yardstick()
+    row, process = parties.row, parties.process
+    for i in range(rounds):
+        chosen = parties.chosen(i)
+        expected = _expected(row, parties.case, parties.compiled, chosen)
+        done.factors.append(yardstick.factor())
+        before = process.phases.get("evaluate", Phase()), process.refresh_bytes
+        single, result, sent, received = _one(chosen, parties.client, parties.custodian, process)
+        after = process.phases["evaluate"]
+        single.add("evaluate", Phase(after.cpu - before[0].cpu, after.wall - before[0].wall))
+        done.phases.append(single.phases)
+        refreshed = process.refresh_bytes - before[1]
+        done.ciphertext_bytes = {"in": sent, "out": received, "refresh": refreshed}
+        done.errors.append(_distance(result, expected))
+        if parties.plain is not None:
+            answer = parties.plain.ask(i)
+            done.plain.append(answer)
+            done.plain_errors.append(_distance(answer["output"], expected))
+    done.factors.append(yardstick.factor())
+    return done
+
+
+def _profile(parties: Parties, keys: Path, model: bytes | None, seconds: float) -> Profile:
+    """One evaluation more, in this process, to see where the time goes.
+
+    Where the program is quick, one before warms up what is not looked at.
+    """
+    program, spec = public_form(parties.compiled.program), parties.compiled.spec
+    steps = galois_steps(program)
+    opened = load_evaluation_keys(keys, spec.parameters, spec.program, steps)
+    evaluator = Evaluator(program, opened, model=model)
+    (envelope,) = parties.client.encrypt({"x": parties.chosen(0)})
+    if seconds < WARM_UP_SECONDS:
+        _evaluate(evaluator, envelope, parties.custodian)
+    profiler = Profiler(evaluator)
+    answered = _evaluate(evaluator, envelope, parties.custodian)
+    profile = profiler.profile(1)
+    before = profile.operations[TRANSFER, 0]
+    # The key holder's work is in the same process, but no part of the evaluation.
+    rest = replace(before, seconds=max(0.0, before.seconds - answered))
+    return replace(profile, operations={**profile.operations, (TRANSFER, 0): rest})
+
+
+def _evaluate(evaluator: Evaluator, envelope: bytes, custodian: Custodian) -> float:
+    """Evaluate and drop the result; the CPU seconds of the key holder's answers."""
+    watch = Stopwatch()
+    evaluation = evaluator.start(envelope)
+    while (request := evaluation.advance()) is not None:
+        with watch.measure("refresh"):
+            response = custodian.refresh(request)
+        evaluation.accept(response)
+    evaluation.output()
+    return watch.phases.get("refresh", Phase()).cpu
+
+
+def _distance(found: ArrayLike, expected: np.ndarray) -> float:
+    return float(np.abs(np.ravel(found) - expected.ravel()).max())
+
+
+def _pair(parties: Parties, two: EvaluatorProcess, rounds: int) -> dict[str, float]:
+    """CPU and wall seconds of an evaluation that two processes share, medians."""
+    spent = []
+    with two:
+        for i in range(rounds):
+            chosen = parties.chosen(i)
+            before = two.phases.get("evaluate", Phase())
+            _one(chosen, parties.client, parties.custodian, two)
+            after = two.phases["evaluate"]
+            spent.append(Phase(after.cpu - before.cpu, after.wall - before.wall))
+    return medians(spent)
+
+
+def _expected(row: Row, case: Case, compiled: Compiled, chosen: Samples) -> np.ndarray:
+    if not row.polynomial:
+        return case.expected(chosen)
+    (exact,) = run_tensor(compiled.polynomial, {"x": chosen[:, None].astype(np.float64)}).values()
+    return exact.reshape(len(chosen), -1)
 
 
 def _one(
-    sample: Samples, client: Client, custodian: Custodian, process: EvaluatorProcess
+    chosen: Samples, client: Client, custodian: Custodian, process: EvaluatorProcess
 ) -> tuple[Stopwatch, np.ndarray, int, int]:
-    """One sample: the client's and key holder's seconds, the output, bytes in and out."""
+    """One evaluation: the client's and key holder's seconds, the output, bytes in and out."""
     watch = Stopwatch()
 
     def answer(request: bytes) -> bytes:
@@ -123,7 +281,7 @@ def _one(
             return custodian.refresh(request)
 
     with watch.measure("encrypt"):
-        (envelope,) = client.encrypt({"x": sample})
+        (envelope,) = client.encrypt({"x": chosen})
     output = process.evaluate(envelope, answer)
     with watch.measure("decrypt"):
         decrypted = custodian.decrypt(output)
@@ -131,10 +289,74 @@ def _one(
     return watch, raw, len(envelope), len(output)
 
 
-def _median(phases: list[Phase]) -> Phase:
-    return Phase(
-        statistics.median(p.cpu for p in phases), statistics.median(p.wall for p in phases)
-    )
+class PlainProcess:
+    """A plain TenSEAL program that waits for samples."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        """Start it and wait for its keys.
+
+        Raises:
+            HecompileError: it ended.
+        """
+        command = [sys.executable, "-m", "tests.benchmarks.plain", program, str(folder)]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._about = self._read()
+
+    def ask(self, sample: int) -> dict[str, Any]:
+        """Have it evaluate a sample.
+
+        Raises:
+            HecompileError: it ended.
+        """
+        if self._process.stdin is None:
+            raise HecompileError("the plain program has no pipe")
+        self._process.stdin.write(f"{sample}\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def summary(self, done: Rounds) -> dict[str, Any]:
+        """All about it: parameters, medians, error, memory."""
+        return self._about | {
+            "phases": {
+                name: medians([Phase(**answer["phases"][name]) for answer in done.plain])
+                for name in ("encrypt", "evaluate", "decrypt")
+            },
+            "evaluate_rounds": [answer["phases"]["evaluate"]["cpu"] for answer in done.plain],
+            "measured_error": max(done.plain_errors),
+            "peak_memory_bytes": max(answer["peak_memory_bytes"] for answer in done.plain),
+        }
+
+    def end(self) -> None:
+        """End the process."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        line = self._process.stdout.readline() if self._process.stdout is not None else ""
+        if not line:
+            raise HecompileError("the plain program ended; see above")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+@contextlib.contextmanager
+def _plain(row: Row, case: Case, folder: Path) -> Iterator[PlainProcess | None]:
+    if row.plain is None:
+        yield None
+        return
+    weights: dict[str, Any] = dict(case.weights)
+    np.savez(folder / WEIGHTS_FILE, **weights)
+    np.save(folder / SAMPLES_FILE, case.samples)
+    process = PlainProcess(row.plain, folder)
+    try:
+        yield process
+    finally:
+        process.end()
 
 
 def _folder_sizes(keys: Path) -> dict[str, int]:
@@ -145,13 +367,15 @@ def _folder_sizes(keys: Path) -> dict[str, int]:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure the model named first on as many samples as named second; print JSON."""
-    name, count = arguments[0], int(arguments[1])
+    """Measure the row named first for as many rounds as named second; print JSON."""
+    row, rounds = find(arguments[0]), int(arguments[1])
     with tempfile.TemporaryDirectory(prefix="hecompile-bench-") as folder:
         try:
-            document = measure(name, count, Path(folder))
+            document = measure(row, rounds, Path(folder))
         except MissingError as error:
-            document = {"model": name, "skipped": str(error)}
+            document = {"row": row.name, "skipped": str(error)}
+        except HecompileError as error:
+            document = {"row": row.name, "failed": str(error)}
     print(json.dumps(document))
     return 0
 

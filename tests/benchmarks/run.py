@@ -1,171 +1,143 @@
-"""Measure the reference models: `python -m tests.benchmarks.run`, `make bench`."""
+"""Measure the rows: `python -m tests.benchmarks.run`, `make bench`."""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hecompile.cli.console import size, table
 from hecompile.files import atomic_write_text
 from hecompile.runtime.context import library_versions
-from hecompile.runtime.run import PHASES
-from tests.benchmarks.cases import NAMES
-from tests.benchmarks.yardstick import predicted_seconds, rotation_seconds
+from tests.benchmarks.rows import EVERY, Row, choose
+from tests.benchmarks.tables import headline, report
+from tests.benchmarks.yardstick import Yardstick, predicted_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 FEATURES = ("avx2", "avx512f", "avx512ifma", "sha_ni", "asimd")
-Measured = dict[str, Any]
+DEFAULT_ROUNDS = 3
+SLOWEST_ROW_SECONDS = 3600
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""For the compiler and the timing of single operations; the evaluator's process sees to itself."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: what it is called, and how it is written for a model."""
-
-    name: str
-    cell: Callable[[Measured], str]
-
-
-def _seconds(phase: str) -> Row:
-    def cell(found: Measured) -> str:
-        spent = found["compile"] if phase == "compile" else found["phases"][phase]
-        return f"{spent['cpu']:.2f} / {spent['wall']:.2f}"
-
-    return Row(f"{phase}, CPU / wall s", cell)
-
-
-def _ring(found: Measured) -> str:
-    parameters = found["parameters"]
-    bits = parameters["coeff_modulus_bits"]
-    return f"{parameters['poly_modulus_degree']} / {sum(bits)}"
-
-
-def _primes(found: Measured) -> str:
-    first, *middle, special = found["parameters"]["coeff_modulus_bits"]
-    return f"{first}+{len(middle)}x{middle[0] if middle else 0}+{special}"
-
-
-def _sizes(*names: str) -> Callable[[Measured], str]:
-    return lambda found: " / ".join(size(found["ciphertext_bytes"][name]) for name in names)
-
-
-def _ratio(found: Measured) -> str:
-    return f"{found['measured_seconds'] / found['predicted_seconds']:.2f}"
-
-
-ROWS = (
-    Row("ring N / modulus bits", _ring),
-    Row("primes, bits", _primes),
-    Row("security, bits", lambda m: str(m["parameters"]["security_bits"])),
-    Row("scale, bits", lambda m: str(m["parameters"]["scale_bits"])),
-    Row("depth / levels", lambda m: f"{m['depth']} / {m['levels']}"),
-    Row("key switches", lambda m: str(m["key_switches"])),
-    Row("refresh rounds", lambda m: str(m["refreshes"])),
-    Row("Galois keys", lambda m: str(m["galois_keys"])),
-    Row("Galois keys in memory", lambda m: size(m["galois_key_bytes"])),
-    Row("evaluation keys, file", lambda m: size(m["key_bytes"]["evaluation"])),
-    _seconds("compile"),
-    *(_seconds(phase) for phase in PHASES),
-    Row("predicted evaluate, s", lambda m: f"{m['predicted_seconds']:.2f}"),
-    Row(
-        "  measured / predicted", lambda m: f"{m['measured_seconds'] / m['predicted_seconds']:.2f}"
-    ),
-    Row("ciphertexts in / out", _sizes("in", "out")),
-    Row("ciphertexts refreshed", _sizes("refresh")),
-    Row("evaluator's peak memory", lambda m: size(m["peak_memory_bytes"])),
-    Row("  predicted, no library", lambda m: size(m["predicted_memory_bytes"])),
-    Row("compiler's peak memory", lambda m: size(m["compile_peak_memory_bytes"])),
-    Row("predicted error (bound)", lambda m: f"{m['predicted_error']:.2e}"),
-    Row("measured error (max)", lambda m: f"{m['measured_error']:.2e}"),
-)
-
-
-def machine() -> dict[str, object]:
-    """The machine by what its processors can do and how fast they are now; libraries' versions."""
+def machine() -> dict[str, Any]:
+    """Facts about this machine and its libraries, and how fast it is before the first row."""
+    flags: set[str] = set()
     info = Path("/proc/cpuinfo")
-    words = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
+    if info.is_file():
+        flags = set(info.read_text(encoding="ascii", errors="replace").split())
     versions = library_versions()
     return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
-        "features": [feature for feature in FEATURES if feature in words],
+        "features": [name for name in FEATURES if name in flags],
         "python": platform.python_version(),
         "tenseal": versions.tenseal,
         "seal": versions.seal,
-        "rotation_seconds": rotation_seconds(),
+        "rotation_seconds": Yardstick().seconds(),
         "predicted_rotation_seconds": predicted_seconds(),
     }
 
 
-def measure(name: str, samples: int) -> Measured:
-    """Measure a model in a process of its own."""
-    command = [sys.executable, "-m", "tests.benchmarks.measure", name, str(samples)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+def measure(row: Row, rounds: int) -> dict[str, Any]:
+    """Measure a row in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.measure", row.name, str(rounds)]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=SLOWEST_ROW_SECONDS,
+            env={**os.environ, **ONE_THREAD},
+        )
+    except subprocess.TimeoutExpired:
+        return {"row": row.name, "failed": f"not done after {SLOWEST_ROW_SECONDS} s"}
     if done.returncode != 0:
-        return {"model": name, "failed": f"exit code {done.returncode}; see above"}
-    found: Measured = json.loads(done.stdout.splitlines()[-1])
+        return {"row": row.name, "failed": f"exit code {done.returncode}; see above"}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def report(measured: Sequence[Measured]) -> str:
-    """The table, one column a model, and a line for each model that has none."""
-    good = [found for found in measured if "phases" in found]
-    text = ""
-    if good:
-        rows = [[row.name, *(row.cell(found) for found in good)] for row in ROWS]
-        text = table(rows, ["", *(str(found["model"]) for found in good)], indent="")
-    for found in measured:
-        for word in ("skipped", "failed"):
-            if word in found:
-                text += f"{found['model']}: {word}: {found[word]}\n"
-    return text
+def merge(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows in the order of the tables, new ones instead of old ones of the same name."""
+    by_name = {found["row"]: found for found in (*old, *new)}
+    return [by_name[row.name] for row in EVERY if row.name in by_name]
 
 
-def headline(about: Mapping[str, Any]) -> str:
-    """The machine and libraries in two lines."""
-    features = " ".join(about["features"])
-    spent, predicted = about["rotation_seconds"], about["predicted_rotation_seconds"]
-    return (
-        f"{about['architecture']}, {about['cores']} cores, {features}; Python {about['python']}, "
-        f"TenSEAL {about['tenseal']} with SEAL {about['seal']}\n"
-        f"one rotation (N = 8192, 6 + 1 primes) before the runs: {spent * 1e3:.1f} ms, "
-        f"{spent / predicted:.2f} times what the cost model takes"
+def broken(measured: Sequence[dict[str, Any]]) -> list[str]:
+    """What went wrong: rows that failed, and errors beyond their bound."""
+    told = [f"{found['row']}: failed" for found in measured if "failed" in found]
+    told += [
+        f"{found['row']}: the error {found['measured_error']:.2e} is larger than"
+        f" predicted, {found['bound']:.2e}"
+        for found in measured
+        if "bound" in found and not found["measured_error"] <= found["bound"]
+    ]
+    return told
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="tests.benchmarks.run", description=__doc__)
+    made.add_argument(
+        "--only",
+        metavar="A,B",
+        default="",
+        help="rows of these names, or whose names begin so; by default all",
     )
+    made.add_argument(
+        "--rounds", metavar="N", type=int, help=f"evaluations a row (default {DEFAULT_ROUNDS})"
+    )
+    made.add_argument(
+        "--quick", action="store_true", help="one round, no curves, nothing that takes minutes"
+    )
+    made.add_argument("--json", metavar="FILE", type=Path, help="also write everything there")
+    made.add_argument(
+        "--update", action="store_true", help="keep the other rows of the file that is there"
+    )
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and fail where a model failed or missed its bound."""
-    parser = argparse.ArgumentParser(prog="tests.benchmarks.run", description=__doc__)
-    parser.add_argument("--models", metavar="A,B", default=",".join(NAMES), help="by default all")
-    parser.add_argument("--samples", metavar="N", type=int, default=3, help="per model (default 3)")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write everything there")
-    given = parser.parse_args(arguments)
-    names = given.models.split(",")
-    if unknown := [name for name in names if name not in NAMES]:
-        parser.error(f"no model {', '.join(unknown)}; choose among {', '.join(NAMES)}")
-    if given.samples < 1:
-        parser.error("--samples is 1 or more")
+    """Measure, print, and fail where a row failed or missed its bound."""
+    command = parser()
+    given = command.parse_args(arguments)
+    rounds = given.rounds if given.rounds is not None else 1 if given.quick else DEFAULT_ROUNDS
+    if rounds < 1:
+        command.error("--rounds is 1 or more")
+    if given.update and given.json is None:
+        command.error("--update needs --json")
+    try:
+        rows = choose([word for word in given.only.split(",") if word.strip()], given.quick)
+    except ValueError as error:
+        command.error(str(error))
+    kept: list[dict[str, Any]] = []
+    if given.update and given.json.is_file():
+        kept = json.loads(given.json.read_text(encoding="utf-8"))["rows"]
     about = machine()
-    measured = []
-    for name in names:
-        print(f"measuring {name} ...", file=sys.stderr)
-        measured.append(measure(name, given.samples))
+    measured: list[dict[str, Any]] = []
+    for row in rows:
+        print(f"measuring {row.name} ...", file=sys.stderr, flush=True)
+        measured.append(measure(row, rounds))
+        if given.json is not None:
+            # After every row, for the whole takes long.
+            document = {"machine": about, "rows": merge(kept, measured)}
+            atomic_write_text(given.json, json.dumps(document, indent=1) + "\n")
     print(headline(about))
     print(report(measured), end="")
-    if given.json is not None:
-        document = {"machine": about, "samples": given.samples, "models": measured}
-        atomic_write_text(given.json, json.dumps(document, indent=2) + "\n")
-    missed = [m for m in measured if m.get("measured_error", 0) > m.get("predicted_error", 1)]
-    for found in missed:
-        print(f"{found['model']}: the error is larger than predicted", file=sys.stderr)
-    return 1 if missed or any("failed" in found for found in measured) else 0
+    for line in broken(measured):
+        print(line, file=sys.stderr)
+    return 1 if broken(measured) else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Noise as predicted, as simulated, and as it is: on small compiled models with many outputs."""
+"""Noise as predicted, as simulated, and as it is: on compiled models and random programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from hecompile.compiler import Compiled
 from hecompile.interpret.noisy import run_program_noisy
 from hecompile.interpret.samples import as_samples
-from hecompile.interpret.slots import trace_slots
+from hecompile.interpret.slots import run_program_slots, trace_slots
+from hecompile.ir.program import Program
 from hecompile.precision import predict_noise
 from tests.encrypted.compiled_models import (
     Arrays,
@@ -24,8 +25,12 @@ from tests.encrypted.compiled_models import (
     two_in_two_out,
 )
 from tests.encrypted.runtime_parties import make_parties
+from tests.unit.noise_programs import PARAMETER_SETS, random_program
 
-KEYS, SEEDS = 3, 20
+KEYS, SEEDS = 3, 10
+PESSIMISM = 8.0
+"""Most by which a predicted bound may exceed the largest error measured."""
+
 MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "squares": lambda: square_mlp(layers=(8, 8, 8)),
     "two inputs": two_in_two_out,
@@ -76,7 +81,48 @@ def test_noise_is_as_simulated_and_within_its_bound(name: str) -> None:
         assert encrypted.size >= 32
         assert np.abs(encrypted).max() <= predicted.bound
         assert found.compiled.report.noise_error >= predicted.bound * (1 - 1e-6)
+        assert predicted.bound <= PESSIMISM * np.abs(encrypted).max()
         real = float(np.sqrt(np.mean(encrypted**2)))
         simulated = float(np.sqrt(np.mean(found.simulated[predicted.label] ** 2)))
         assert 1 / 3 < simulated / real < 3, (predicted.label, simulated, real)
         assert real <= predicted.deviation, (predicted.label, predicted.deviation, real)
+
+
+def encrypted_errors(program: Program, inputs: Arrays) -> np.ndarray:
+    """Errors (keys, samples, ...) of a program with input x and output y under fresh keys."""
+    exact = run_program_slots(program, inputs)["y"]
+    parties = (make_parties(program) for _ in range(KEYS))
+    answers = [run_encrypted(some, {"x": inputs["x"][:, 0]}).raw["y"] for some in parties]
+    return np.array([raw.reshape(exact.shape) - exact for raw in answers])
+
+
+def assert_predicted(program: Program, calibration: Arrays, count: int) -> None:
+    """On the samples with the largest inputs, for the bound is about the worst of all."""
+    order = np.argsort(-np.abs(calibration["x"]).sum(axis=(1, 2)))
+    inputs = {"x": calibration["x"][order[:count]]}
+    (predicted,) = predict_noise(program, trace_slots(program, calibration))
+    errors = np.abs(encrypted_errors(program, inputs))
+    assert np.mean(errors <= predicted.bound) >= 0.999
+    assert predicted.bound <= PESSIMISM * errors.max(), predicted.bound / errors.max()
+
+
+@pytest.mark.parametrize("name", ["large special prime", "equal special prime"])
+def test_random_programs_err_as_predicted(name: str) -> None:
+    program, drawn = random_program(0, PARAMETER_SETS[name], period=64)
+    assert_predicted(program, drawn, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARAMETER_SETS)
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_many_random_programs_err_as_predicted(name: str, seed: int) -> None:
+    period = 2 ** (4 + seed)
+    program, drawn = random_program(seed, PARAMETER_SETS[name], period=period)
+    assert_predicted(program, drawn, 4)
+
+
+def test_batches_err_as_predicted() -> None:
+    """Uniform weights, no copies: rounding of weights is known, tails are those of one slot."""
+    parameters = PARAMETER_SETS["large special prime"]
+    program, drawn = random_program(3, parameters, period=8 * 64, batch=64)
+    assert_predicted(program, drawn, len(drawn["x"]))

@@ -55,7 +55,8 @@ def test_affine_map(matrix: Parties) -> None:
 def test_weights_beyond_the_memory_limit_are_encoded_at_use() -> None:
     parties = make_parties(matrix_program(MATRIX, BIAS), memory_limit=3 * 65536)
     counts = parties.evaluator.weights
-    assert (counts.stored, counts.stored_bytes, counts.at_use) == (3, 3 * 65536, 5)
+    # The bias is at a lower level, where encoding takes longer for its memory.
+    assert (counts.stored, counts.stored_bytes, counts.at_use) == (3, 2 * 65536 + 32768, 5)
     x = RNG.standard_normal((1, 8))
     assert np.abs(parties.raw(x) - (x @ MATRIX.T + BIAS)).max() < 1e-5
 

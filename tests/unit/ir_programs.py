@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hecompile.ir import he_ops as he
 from hecompile.ir import movement_ops as mo
+from hecompile.ir import recurrent_ops as ro
 from hecompile.ir import tensor_ops as to
 from hecompile.ir.constants import SparseMap
 from hecompile.ir.operation import Operation, Value
@@ -160,7 +161,7 @@ def _lstm(draw: Draw, b: Builder, values: list[Value]) -> Operation | None:
     w, r = _constant(draw, b, 1, 4, features), _constant(draw, b, 1, 4, 1)
     p = _constant(draw, b, 1, 3) if draw(st.booleans()) else None
     c0 = _constant(draw, b, 1, batch, 1) if draw(st.booleans()) else None
-    return mo.Lstm(
+    return ro.Lstm(
         x=x, w=w, r=r, c0=c0, p=p, hidden=1, output=draw(st.sampled_from(["Y", "Y_h", "Y_c"]))
     )
 
@@ -228,7 +229,8 @@ def cipher_programs(draw: Draw) -> Program:
         values.append(b.emit(_cipher_step(draw, b, values), draw(TEXTS)))
     last = tuple(v for v in values if he.cipher_type(v).polynomials == 2)[-2:]
     b.keep(he.Output(xs=last, label="y", dims=(draw(st.integers(1, 9)),)))
-    parameters = st.sampled_from([None, Parameters(8192, (50, 30, 30, 50), 30)])
+    grouped = Parameters(8192, (50, 30, 60, 50), 30, level_units=(1, 1, 2))
+    parameters = st.sampled_from([None, Parameters(8192, (50, 30, 30, 50), 30), grouped])
     return _decorated(draw, b.finish(parameters=draw(parameters)))
 
 

@@ -12,6 +12,7 @@ from hecompile.ir import tensor_ops as to
 from hecompile.ir.constants import Constant
 from hecompile.ir.operation import Operation, Symbol, Value
 from hecompile.ir.parser import parse
+from hecompile.ir.printer import print_program
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, Interval, PlainType, TensorType
 from hecompile.ir.verifier import Offence, report, verify
@@ -168,6 +169,46 @@ OFFENCES: dict[str, tuple[tuple[Operation, ...], str]] = {
         "holds more elements than the shape (3,) has",
     ),
 }
+
+
+GATHERS = [
+    ((2.0, -1.0, 0.0, 2.0), 1, 0, 3, None),
+    ((2.0, 1.0), 2, 1, 2, None),
+    ((2.0, 1.0), 1, 1, 2, "has the shape (2,), not (4,)"),
+    ((2.0, 1.0, 0.0, 0.0), 3, 0, 3, "stride must be a power of two"),
+    ((2.0,), 8, 2, 1, "places of 8 slots do not fill 4"),
+    ((0.5, 1.0, 0.0, 0.0), 1, 0, 2, "places hold elements below 3, or -1"),
+    ((3.0, 1.0, 0.0, 0.0), 1, 0, 3, "places hold elements below 3, or -1"),
+    ((-2.0, 1.0, 0.0, 0.0), 1, 0, 2, "places hold elements below 3, or -1"),
+    ((np.inf, 1.0, 0.0, 0.0), 1, 0, 2, "places hold elements below 3, or -1"),
+    ((-1.0, -1.0, -1.0, -1.0), 1, 0, 1, "names no element"),
+    ((2.0, 1.0, 1.0, 2.0), 1, 0, 3, "names elements 1 to 2, not as first"),
+    ((0.0, 1.0, 1.0, 1.0), 1, 0, 3, "names elements 0 to 1, not as first"),
+]
+
+
+@pytest.mark.parametrize(("places", "stride", "first", "count", "reason"), GATHERS)
+def test_gathered_inputs_name_elements_that_there_are(
+    places: tuple[float, ...], stride: int, first: int, count: int, reason: str | None
+) -> None:
+    op = he.Input(
+        label="x",
+        dims=(3,),
+        period=4,
+        first=first,
+        count=count,
+        stride=stride,
+        gather=Symbol("g"),
+        result=Value("c", CipherType(4)),
+    )
+    program = Program("m", (op,), {"g": Constant(np.array(places))})
+    if reason is None:
+        verify(program)
+        assert parse(print_program(program)) == program
+        return
+    with pytest.raises(ProgramError) as caught:
+        verify(program)
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize(("operations", "reason"), OFFENCES.values(), ids=OFFENCES.keys())

@@ -123,11 +123,11 @@ def test_encoding(case: Any, period: Any) -> None:
     )
 
 
-def test_encoding_of_a_scalar(seal: Any) -> None:
+def test_encoding_of_a_scalar_errs_by_what_is_predicted(seal: Any) -> None:
     numbers = np.random.default_rng(8).uniform(-1, 1, 200)
     scale = 2.0**20
     errors = [seal.decode(seal.encode(float(x), scale, 1))[5] - x for x in numbers]
-    assert_deviation(np.array(errors), noise.encoding_scalar(seal.parameters, scale))
+    np.testing.assert_allclose(errors, noise.rounding_error(numbers, scale), atol=1e-12)
 
 
 def test_encryption(case: Any) -> None:
@@ -237,6 +237,24 @@ def test_bound_holds_for_products_of_gaussians() -> None:
     largest = np.max(np.abs(error), axis=1)
     assert np.mean(largest > limit) <= 0.1
     assert limit < 2 * np.median(largest)
+
+
+@pytest.mark.parametrize("terms", [3, 16, 100])
+def test_sums_of_many_terms_have_lighter_tails(terms: int) -> None:
+    rng = np.random.default_rng(4)
+    error = rng.laplace(size=(100_000, terms)).sum(axis=1) / np.sqrt(2 * terms)
+    limit = noise.bound(1.0, 1, failure=1e-3, terms=terms)
+    assert np.mean(np.abs(error) > limit) <= 1e-3
+    assert limit < 1.3 * np.quantile(np.abs(error), 1 - 1e-3)
+    assert limit <= noise.bound(1.0, 1, failure=1e-3)
+
+
+def test_parts_of_a_key_switch_make_the_whole() -> None:
+    parameters = PARAMETERS[0]
+    changing, repeated = noise.key_switch_parts(parameters, 4, 2.0**26)
+    whole = noise.key_switch_slots(parameters, 4, 2.0**26)
+    np.testing.assert_allclose(changing + repeated, whole)
+    assert repeated[0] == repeated.max() > 1000 * np.median(repeated)
 
 
 def test_bad_questions_are_refused(seal: Any) -> None:

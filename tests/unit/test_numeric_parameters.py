@@ -9,6 +9,7 @@ from hecompile.errors import CompileError, InputError
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.primes import is_prime, ntt_primes
 from hecompile.numeric.security import MAX_MODULUS_BITS, check_security, max_modulus_bits
+from hecompile.numeric.virtual import VirtualLevels
 
 SIZES = [
     (28, 28, 28, 30, 28, 40),
@@ -80,6 +81,38 @@ def test_a_product_rescales_to_the_scale_below() -> None:
         assert product == pytest.approx(parameters.scale(level - 1), rel=1e-15)
 
 
+def test_scales_where_primes_stand_for_several_levels() -> None:
+    parameters = Parameters(8192, (54, 50, 25, 26, 59), 25, level_units=(2, 2, 1, 1))
+    virtual, primes = parameters.virtual, parameters.primes
+    assert virtual.highest == 5
+    assert [virtual.prime(level) for level in range(6)] == [0, 0, 1, 1, 2, 3]
+    assert [parameters.scale(p) for p in range(4)] == [
+        parameters.virtual_scale(level) for level in (1, 3, 4, 5)
+    ]
+    assert parameters.virtual_scale(0) == 2.0**50
+    # A product of ciphertexts reads a top; below it a plaintext brings the scale to the next.
+    for level in (1, 3, 4, 5):
+        product = parameters.virtual_scale(level) ** 2
+        if virtual.is_top(level - 1):
+            product /= primes[virtual.prime(level)]
+        assert product == pytest.approx(parameters.virtual_scale(level - 1), rel=1e-14)
+    inside = parameters.virtual_scale(2) / parameters.virtual_scale(3)
+    assert math.log2(inside) == pytest.approx(25, abs=0.01)
+
+
+def test_virtual_levels_know_their_groups() -> None:
+    virtual = VirtualLevels((2, 1, 3))
+    assert [virtual.is_top(level) for level in range(6)] == [False, True, True, False, False, True]
+    assert [virtual.top_from(level) for level in range(6)] == [1, 1, 2, 5, 5, 5]
+    assert [virtual.top_within(level) for level in range(-1, 6)] == [-1, -1, 1, 2, 2, 2, 5]
+    # Levels beyond the highest have a prime each.
+    assert [virtual.prime(level) for level in (6, 7)] == [3, 4]
+    assert virtual.top_from(7) == virtual.top_within(7) == 7
+    for units in ((), (1, 0)):
+        with pytest.raises(CompileError, match="one level or more"):
+            VirtualLevels(units)
+
+
 @pytest.mark.parametrize("level", [-1, 3])
 def test_a_level_that_does_not_exist_is_refused(level: Any) -> None:
     parameters = Parameters(8192, (30, 28, 28, 30), 26)
@@ -106,7 +139,8 @@ def test_seal_accepts_the_parameters_and_key_sizes() -> None:
         ((8192, (30,), 26), "too short"),
         ((8192, (30, 61, 61), 26), "prime 1 .* 61 bits"),
         ((8192, (1, 30, 30), 26), "prime 0 .* 1 bits"),
-        ((8192, (30, 28, 28), 26), "make the last prime the largest"),
+        ((8192, (30, 28, 28), 26, 128, (1,)), "1 numbers of levels do not match 2 data primes"),
+        ((8192, (30, 28, 28), 26, 128, (1, 0)), "one level or more"),
         ((8192, (60, 60, 60, 60), 26), "240 bits is too large"),
         ((8192, (30, 30), 0), "scale_bits"),
         ((8192, (30, 30), 61), "scale_bits"),
@@ -119,8 +153,9 @@ def test_bad_parameters_are_refused(arguments: Any, message: Any) -> None:
 
 
 def test_json_round_trip() -> None:
-    parameters = Parameters(8192, (30, 28, 28, 30), 26)
-    assert Parameters.from_json(json.loads(json.dumps(parameters.to_json()))) == parameters
+    for units in ((), (1, 2, 1)):
+        parameters = Parameters(8192, (30, 28, 28, 30), 26, level_units=units)
+        assert Parameters.from_json(json.loads(json.dumps(parameters.to_json()))) == parameters
 
 
 @pytest.mark.parametrize(
@@ -132,7 +167,11 @@ def test_json_round_trip() -> None:
         ({"coeff_modulus_bits": "30"}, InputError, "must be a list"),
         ({"extra": 1}, InputError, "exactly the fields"),
         ({"security_bits": 0}, CompileError, "not offered"),
-        ({"coeff_modulus_bits": [60] * 9}, CompileError, "too large"),
+        ({"coeff_modulus_bits": [60] * 9, "level_units": [1] * 8}, CompileError, "too large"),
+        ({"coeff_modulus_bits": [30, 30]}, CompileError, "do not match"),
+        ({"level_units": [1, 2.0, 1]}, InputError, "level_units"),
+        ({"level_units": []}, InputError, "must be a list"),
+        ({"level_units": [1, -2, 1]}, CompileError, "one level or more"),
     ],
 )
 def test_bad_json_is_refused(change: Any, error: Any, message: Any) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hecompile.errors import InputError
 from hecompile.ir.types import Layout
-from hecompile.runtime.packing import pack, unpack
+from hecompile.runtime.packing import gather, pack, unpack
 
 
 def test_pack_as_the_layout_says() -> None:
@@ -39,6 +39,29 @@ def test_round_trip(data: st.DataObject) -> None:
     np.testing.assert_array_equal(back, samples[..., first : first + count])
     longer = np.concatenate([slots, slots], axis=-1)
     np.testing.assert_array_equal(unpack(longer, layout, batch), back)
+
+
+def test_gather_as_the_list_says() -> None:
+    samples = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0], [100.0, 200.0, 300.0]])
+    found = gather(samples, (2, -1, 0, 2), 4)
+    expected = [3, 30, 300, 0, 0, 0, 0, 0, 1, 10, 100, 0, 3, 30, 300, 0]
+    np.testing.assert_array_equal(found, expected)
+    runs = np.stack([samples, 2 * samples])
+    np.testing.assert_array_equal(gather(runs, (2, -1, 0, 2), 4)[1], 2 * found)
+
+
+@pytest.mark.parametrize(("batch", "stride"), [(1, 1), (3, 4)])
+def test_to_gather_in_order_is_to_pack(batch: int, stride: int) -> None:
+    samples = np.random.default_rng(0).normal(size=(2, batch, 5))
+    packed = pack(samples, Layout(1, 3, stride), 4 * stride)
+    np.testing.assert_array_equal(gather(samples, (1, 2, 3, -1), stride), packed)
+
+
+def test_what_cannot_be_gathered_is_refused() -> None:
+    with pytest.raises(InputError, match="needs more elements than the 3 of the tensor"):
+        gather(np.ones((1, 3)), (0, 3), 1)
+    with pytest.raises(InputError, match="3 packed samples do not fit a layout whose stride is 2"):
+        gather(np.ones((3, 3)), (0, 1), 2)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 from hecompile.errors import InputError, IntegrityError, ProgramError
 from hecompile.ir import he_ops as he
-from hecompile.ir.types import Interval
+from hecompile.ir.operation import Value
+from hecompile.ir.program import Builder
+from hecompile.ir.types import CipherType, Interval
 from hecompile.preprocess import fit_steps
 from hecompile.preprocess_steps import CapOutliers, Standardise
 from hecompile.runtime.spec import ClientSpec, program_id, spec_from_program
@@ -66,6 +69,60 @@ def test_groups_must_be_contiguous() -> None:
         spec_from_program(program.replace(operations=tuple(operations)))
 
 
+def gathered_spec() -> ClientSpec:
+    """The specification of a program whose first input ciphertext is gathered."""
+    build = Builder(PROGRAM)
+    for op in PROGRAM:
+        if isinstance(op, he.Input):
+            places = build.constant(np.array([2.0, -1.0, 0.0, 2.0]), "gather")
+            assert isinstance(op.defined.type, CipherType)
+            kind = replace(op.defined.type, layout=None)
+            assert (op.dims, op.period, op.stride) == ((1, 3), 8, 2)
+            op = replace(op, gather=places, result=Value(op.defined.name, kind))
+        build.keep(op)
+    return spec_from_program(build.finish())
+
+
+def test_gathered_inputs_say_what_is_where() -> None:
+    spec = gathered_spec()
+    (cipher,) = spec.input_ciphertexts
+    assert (cipher.gather, cipher.stride, cipher.layout) == ((2, -1, 0, 2), 2, None)
+    assert spec_from_json(spec_to_json(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gather": [2, -1, 0, 3]}, "elements that its input does not have"),
+        ({"gather": [-1, -1, -1, -1]}, "elements that its input does not have"),
+        ({"gather": [2, -2, 0, 1]}, "must hold no number below -1"),
+        ({"gather": [2, 1.0, 0, 1]}, "must be a list of whole numbers"),
+        ({"gather": "2"}, "must be a list"),
+        ({"gather": [2, 1]}, "do not fill its period"),
+        ({"gather": []}, "do not fill its period"),
+        ({"gather": [0] * 8, "stride": 1}, "2 samples do not fit places of 1 slots"),
+        ({"stride": 0}, "must be a whole number not below 1"),
+        ({"gather": None}, "has a stride, but no places"),
+        (
+            {"layout": {"first": 0, "count": 2, "stride": 2, "offset": 0, "rest": "zero"}},
+            "both a layout and places",
+        ),
+    ],
+)
+def test_places_are_read_strictly(change: dict[str, Any], message: str) -> None:
+    document = json.loads(spec_to_json(gathered_spec()))
+    document["inputs"][0]["ciphertexts"][0] |= change
+    with pytest.raises(IntegrityError, match=message):
+        spec_from_json(json.dumps(document).encode())
+
+
+def test_only_inputs_are_gathered() -> None:
+    document = json.loads(spec_to_json(gathered_spec()))
+    document["outputs"][0]["ciphertexts"][0]["gather"] = [0, 1, 2, -1]
+    with pytest.raises(IntegrityError, match="is no input, but says what to gather"):
+        spec_from_json(json.dumps(document).encode())
+
+
 def remove_program(d: dict[str, Any]) -> None:
     del d["program"]
 
@@ -95,7 +152,8 @@ def text_dims(d: dict[str, Any]) -> None:
 
 
 def unsafe(d: dict[str, Any]) -> None:
-    d["parameters"]["coeff_modulus_bits"][0] = 60
+    bits = d["parameters"]["coeff_modulus_bits"]
+    bits[:] = [60] * len(bits)
 
 
 def reversed_range(d: dict[str, Any]) -> None:

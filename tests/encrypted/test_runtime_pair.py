@@ -1,0 +1,154 @@
+"""One evaluation on two processes: the same residues, and errors that end neither in silence."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from hecompile.errors import HecompileError
+from hecompile.ir import he_ops as he
+from hecompile.ir.program import Program
+from hecompile.ir.types import CipherType, Layout
+from hecompile.numeric.cost import DEFAULT_COST_MODEL
+from hecompile.runtime import pair as pairs
+from hecompile.runtime.crew import advance_all
+from hecompile.runtime.envelope import open_envelope, read_header
+from hecompile.runtime.schedule import HELPER, MAIN, plan_segments
+from tests.encrypted.runtime_parties import Parties, make_parties
+from tests.encrypted.runtime_programs import MEDIUM, Writer, matrix_program, refresh_program
+
+X = np.random.default_rng(0).normal(size=(1, 8))
+
+
+def wide_program() -> Program:
+    """y = sum over k of (rotate(x, k) * rotate(x, k)), each product by itself, then a refresh."""
+    write = Writer(MEDIUM, "wide")
+    x = write.input("x", 8, 8, 3)
+    parts = []
+    for k in range(1, 8):
+        turned = write.same(he.Rotate(x=x, steps=k))
+        square = write.same(he.Relinearize(x=write.mul(turned, turned)), polynomials=2)
+        parts.append(write.rescale(square))
+    total = parts[0]
+    for part in parts[1:]:
+        total = write.same(he.Add(x=total, y=part))
+    fresh = write.emit(he.Refresh(x=total, mask_bits=10, group=0), *write.facts(total), bound=64.0)
+    left = write.same(he.Rotate(x=fresh, steps=1))
+    right = write.same(he.Rotate(x=fresh, steps=2))
+    both = write.same(he.Add(x=left, y=right))
+    y = write.same(he.Add(x=both, y=total), layout=Layout(0, 8))
+    write.output([y, x], "y", 8)
+    return write.finish()
+
+
+def single_program() -> Program:
+    """As `wide_program` without the refresh, and with one output."""
+    write = Writer(MEDIUM, "single")
+    x = write.input("x", 8, 8, 3)
+    parts = []
+    for k in range(1, 8):
+        turned = write.same(he.Rotate(x=x, steps=k))
+        square = write.same(he.Relinearize(x=write.mul(turned, turned)), polynomials=2)
+        parts.append(write.rescale(square))
+    total = parts[0]
+    for part in parts[1:-1]:
+        total = write.same(he.Add(x=total, y=part))
+    total = write.same(he.Add(x=total, y=parts[-1]), layout=Layout(0, 8))
+    write.output([total], "y", 8)
+    return write.finish()
+
+
+@pytest.fixture
+def parties() -> Iterator[Parties]:
+    found = make_parties(single_program())
+    yield found
+    found.evaluator.close()
+
+
+def blobs(parties: Parties, data: bytes) -> tuple[bytes, ...]:
+    evaluation = parties.evaluator.start(data)
+    assert evaluation.advance() is None
+    output = evaluation.output()
+    spec = parties.spec
+    return open_envelope(
+        output, read_header(output), spec.output_ciphertexts, spec.parameters
+    ).ciphertexts
+
+
+def test_two_processes_give_the_same_residues_and_count_their_time(parties: Parties) -> None:
+    data = parties.client.encrypt({"x": X})[0]
+    alone = blobs(parties, data)
+    counts = {name: timing.count for name, timing in parties.evaluator.timings.items()}
+    assert parties.evaluator.start_helper()
+    assert blobs(parties, data) == alone
+    assert blobs(parties, data) == alone
+    assert parties.evaluator.helper_seconds > 0
+    for name, timing in parties.evaluator.timings.items():
+        assert timing.count == 3 * counts[name]
+    raw = parties.raw(X)
+    assert np.abs(raw - sum(np.roll(X, -k) ** 2 for k in range(1, 8))).max() < 1e-4
+
+
+def test_a_segment_between_refreshes_is_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "WORTH", 2.0)
+    parties = make_parties(refresh_program())
+    assert parties.evaluator.start_helper()
+    x = np.array([[0.5, -1.0, 1.1, 0.0]])
+    for _ in range(2):
+        assert np.abs(parties.raw(x) - (x**8 + x**2)).max() < 1e-7
+    parties.evaluator.close()
+
+
+def test_a_helper_that_dies_is_an_error_and_the_next_evaluation_goes_on_alone(
+    parties: Parties,
+) -> None:
+    data = parties.client.encrypt({"x": X})[0]
+    assert parties.evaluator.start_helper()
+    pair = parties.evaluator.pair
+    assert pair is not None
+    os.kill(pair._helper, signal.SIGKILL)
+    with pytest.raises(HecompileError, match="second process"):
+        blobs(parties, data)
+    assert blobs(parties, data)
+
+
+def test_forked_evaluations_leave_the_helper_alone(parties: Parties) -> None:
+    parties.evaluator.start_helper()
+    data = parties.client.encrypt({"x": np.concatenate([X, X])})
+    outcomes = advance_all([parties.evaluator.start(one) for one in data], 2)
+    raw = [parties.custodian.decrypt(outcome.output).raw["y"] for outcome in outcomes]
+    assert np.abs(raw[0] - raw[1]).max() < 1e-4
+
+
+def test_a_program_that_gains_nothing_gets_no_helper() -> None:
+    program = refresh_program()
+    assert not make_parties(program).evaluator.start_helper()
+
+
+@pytest.mark.parametrize(
+    "program", [single_program(), wide_program(), matrix_program(np.eye(8), np.ones(8))]
+)
+def test_schedules_run_every_operation_once_after_its_operands(program: Program) -> None:
+    idle = (he.Input, he.Encode, he.Output, he.Refresh)
+    for segment in plan_segments(program, DEFAULT_COST_MODEL):
+        wanted = [
+            n
+            for n in range(segment.start, segment.end)
+            if not isinstance(program.operations[n], idle)
+        ]
+        assert sorted([*segment.orders[MAIN], *segment.orders[HELPER]]) == wanted
+        assert segment.seconds <= segment.alone * 1.0001
+        for who, order in enumerate(segment.orders):
+            known = set(segment.given) if who == HELPER else None
+            for n in order:
+                op = program.operations[n]
+                names = [x.name for x in op.operands if isinstance(x.type, CipherType)]
+                assert known is None or all(
+                    name in known or name in segment.handed for name in names
+                )
+                if known is not None:
+                    known.add(op.defined.name)
