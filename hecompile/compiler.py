@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from hecompile.access.manifest import Manifest
@@ -17,28 +16,25 @@ from hecompile.bundle.assemble import bundle_files, prepare_policy
 from hecompile.bundle.store import write_bundle
 from hecompile.calibration import Calibration, prepare_calibration
 from hecompile.config import CompileOptions
+from hecompile.errorbudget import ErrorBudget
 from hecompile.errors import CompileError
 from hecompile.estimate import estimate
 from hecompile.frontend import Source, import_onnx
-from hecompile.interpret.compare import approximation_error, out_of_range
+from hecompile.interpret.compare import out_of_range
 from hecompile.interpret.samples import as_samples
 from hecompile.interpret.slots import run_program_slots, trace_slots
-from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.constants import Array
 from hecompile.ir.graph import multiplicative_depth
 from hecompile.ir.program import Program
 from hecompile.npz import load_npz
 from hecompile.observe import Observer
-from hecompile.passbase import UNSEEN_FACTOR, Context, Note, Pass
+from hecompile.passbase import Context, Note, Pass
 from hecompile.pipelines import checks, tensor_pipeline
 from hecompile.precision import predict_noise
 from hecompile.preprocess import Step
 from hecompile.report import Report, fit_reports
 from hecompile.rings import RingSearch
 from hecompile.runtime.spec import ClientSpec, spec_from_program
-
-SCARCE_SAMPLES = 8
-"""With as few calibration samples as this, errors on unseen ones are taken to be twice as large."""
 
 Progress = Callable[[str], None]
 
@@ -144,11 +140,13 @@ def compile(
     polynomial = tensor_pipeline(options, before).run(original, context, observers)
     polynomial = polynomial.replace(batch=options.batch)
     everything = replace(context, calibration=samples.everything)
-    search = RingSearch(polynomial, everything, options, passes, tuple(observers), told)
+    budget = ErrorBudget.of(original, polynomial, samples)
+    noise = budget.noise(precision, promised=options.degree is None)
+    search = RingSearch(polynomial, everything, options, passes, tuple(observers), told, noise)
     planned, program = search.best()
     told("checking the program")
-    checks().run(program, everything, observers)
-    report = _report(original, polynomial, planned, program, samples, precision, options)
+    checks(noise).run(program, everything, observers)
+    report = _report(budget, polynomial, planned, program, samples, precision, options)
     checked.check(program)
     spec = spec_from_program(program, preprocessing, samples.ranges())
     return Compiled(original, polynomial, program, checked.policy, spec, report)
@@ -159,7 +157,7 @@ def _silent(message: str) -> None:
 
 
 def _report(
-    original: Program,
+    budget: ErrorBudget,
     polynomial: Program,
     planned: Program,
     program: Program,
@@ -168,15 +166,12 @@ def _report(
     options: CompileOptions,
 ) -> Report:
     everything = samples.everything
-    error = approximation_error(original, polynomial, everything)
     outside = {r.value: r.fraction for r in out_of_range(polynomial, samples.judge)}
     predicted = estimate(program)
     options.check_limits([predicted])
     if program.parameters is None:
         raise CompileError(f"program '{program.name}' was left without parameters")
     seen = trace_slots(program, everything)
-    exact = run_tensor(original, everything)
-    magnitude = max(float(np.abs(y).max()) for y in exact.values())
     report = Report(
         program=program.name,
         parameters=program.parameters,
@@ -185,39 +180,17 @@ def _report(
         levels=program.parameters.levels,
         estimate=predicted,
         mask_bits=options.mask_bits if predicted.refreshes else 0,
-        approximation_error=UNSEEN_FACTOR * (1 + SCARCE_SAMPLES / samples.count) * error.max,
+        approximation_error=budget.approximation,
         noise_error=max(n.bound for n in predict_noise(program, seen)),
-        reference_error=max(
-            _FLOAT32_ROUNDING * magnitude, _rounding_of_singles(original, everything, exact)
-        ),
+        reference_error=budget.reference,
         precision=precision,
         fits=fit_reports(polynomial, outside),
         calibration_samples=samples.count,
     )
-    if report.approximation_error > magnitude:
+    if report.approximation_error > budget.magnitude:
         raise CompileError(
             f"program '{program.name}': its polynomials change the outputs by up to "
-            f"{report.approximation_error:.3g}, more than the outputs' own {magnitude:.3g}; ask "
-            "for a --precision, which raises degrees, or retrain with polynomial activations"
-        )
-    promised = precision is not None and options.degree is None
-    if promised and precision is not None and report.predicted_error > precision:
-        raise CompileError(
-            f"program '{program.name}' reaches {report.predicted_error:.3g} on the calibration "
-            f"samples held back (polynomials {report.approximation_error:.3g}, noise "
-            f"{report.noise_error:.3g}), not {precision:.3g}; raise --precision, give more "
-            "calibration samples, or retrain with polynomial activations"
+            f"{report.approximation_error:.3g}, more than the outputs' own {budget.magnitude:.3g}; "
+            "ask for a --precision, which raises degrees, or retrain with polynomial activations"
         )
     return report
-
-
-def _rounding_of_singles(
-    original: Program, samples: Mapping[str, Array], exact: Mapping[str, Array]
-) -> float:
-    """Room for the rounding of the model's own float32 arithmetic, whose order is not known."""
-    rounded = run_tensor(original, samples, single=True)
-    return 4 * max(float(np.abs(exact[label] - rounded[label]).max()) for label in exact)
-
-
-_FLOAT32_ROUNDING = 16 * 2.0**-24
-"""Relative rounding that a model's own float32 arithmetic is allowed at least."""

@@ -39,7 +39,7 @@ def load_npz(path: str | Path) -> dict[str, NDArray[Any]]:
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]], *, compress: bool = True) -> bytes:
-    """Write arrays as an .npz file without time stamps; uncompressed, its size tells shapes only."""
+    """Write an .npz file without time stamps; uncompressed, its size tells shapes only."""
     buffer = io.BytesIO()
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with zipfile.ZipFile(buffer, "w", method) as archive:

@@ -53,11 +53,21 @@ def calibration(samples: int | None = None) -> Pipeline:
     return parse_pipeline(f"calibrate-slots{{samples={samples}}}" if samples else "calibrate-slots")
 
 
-def slot_pipeline(ring: int, options: CompileOptions, samples: int | None = None) -> Pipeline:
-    """From slot operations to levels, scales and parameters; `samples` as in `calibration`."""
+def slot_pipeline(
+    ring: int,
+    options: CompileOptions,
+    samples: int | None = None,
+    noise: float | None = None,
+) -> Pipeline:
+    """From slot operations to levels, scales and parameters.
+
+    `samples` as in `calibration`; `noise` is the largest allowed on an output, None for the pass's
+    own choice.
+    """
     refresh = "false" if options.refresh == "never" else "true"
     mask = f"mask_bits={options.mask_bits}"
     observed = f" samples={samples}" if samples else ""
+    observed += f" noise={noise!r}" if noise is not None else ""
     return parse_pipeline(
         f"choose-parameters{{ring={ring} refresh={refresh} {mask}{observed}}},"
         f"insert-refresh{{{mask}}},"
@@ -69,9 +79,9 @@ CHECKS = "check-levels,check-scales,check-parameters,check-precision"
 """Checks of a finished program."""
 
 
-def checks() -> Pipeline:
-    """Every check of a finished program."""
-    return parse_pipeline(CHECKS)
+def checks(noise: float | None = None) -> Pipeline:
+    """Every check of a finished program; `noise` as in `slot_pipeline`."""
+    return parse_pipeline(CHECKS if noise is None else f"{CHECKS}{{noise={noise!r}}}")
 
 
 def _joined(first: str, extra: Sequence[Pass], last: str) -> Pipeline:

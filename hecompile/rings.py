@@ -38,6 +38,7 @@ class RingSearch:
         passes: the user's; those of the slots stage run before slots are calibrated.
         observers: called around every pass.
         progress: called with each stage's name as it begins.
+        noise: largest noise allowed on an output; None for a default.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RingSearch:
         passes: Sequence[Pass],
         observers: tuple[Observer, ...],
         progress: Callable[[str], None],
+        noise: float | None = None,
     ) -> None:
         """Prepare a search."""
         self._polynomial = polynomial
@@ -56,6 +58,7 @@ class RingSearch:
         self._passes = [p for p in passes if p.stage == "slots"]
         self._observers = observers
         self._progress = progress
+        self._noise = noise
         self._lowered: dict[tuple[int, int | None], Program] = {}
         self._finished: dict[tuple[int, int | None, int | None], tuple[Program, Program]] = {}
 
@@ -94,7 +97,7 @@ class RingSearch:
             return planned, program
         seen = calibration().run(program, self._context, self._observers)
         try:
-            checks().run(seen, self._context)
+            checks(self._noise).run(seen, self._context)
         except (CompileError, PassError):
             self._progress("planning on all calibration samples")
             return self._plan(ring, keys, None)
@@ -128,7 +131,7 @@ class RingSearch:
                 self._lowered[key[:2]] = run
             lowered = self._lowered[key[:2]]
             planned = calibration(samples).run(lowered, self._context, self._observers)
-            finishing = slot_pipeline(ring, self._options, samples)
+            finishing = slot_pipeline(ring, self._options, samples, self._noise)
             finished = finishing.run(planned, self._context, self._observers)
             self._finished[key] = planned, finished
         return self._finished[key]

@@ -188,24 +188,31 @@ class LayoutSearch:
             for i, x in enumerate(op.xs)
             if (pool := self._pool(op.maps[i])) and pool.folded(state.places[x.name])
         }
-        proposals = list(goals.strided(size, self._capacity))
-        for i, x in enumerate(op.xs):
-            grid, linear = state.places[x.name], self._map(op.maps[i])
-            if i in pools:
-                folded = pools[i].folded(grid)
-                grid, linear = (folded,) if folded else grid, pools[i].reduce(linear)
-            kept = goals.inherited(size, self._capacity, linear, grid)
-            if kept is not None:
-                proposals.append(kept)
-        for proposal in proposals:
-            yield Choice(proposal, {}, pools)
-            if inputs and not proposal[0].low:
-                for chunks in self._chunks(proposal):
-                    yield Choice(proposal, dict.fromkeys(inputs, chunks), pools)
+        for chosen in ({}, pools) if pools else ({},):
+            for proposal in self._proposals(op, state, chosen):
+                yield Choice(proposal, {}, chosen)
+                if inputs and not proposal[0].low:
+                    for chunks in self._chunks(proposal):
+                        yield Choice(proposal, dict.fromkeys(inputs, chunks), chosen)
         if len(inputs) == len(op.xs):
             for proposal in self._free(op, size):
                 for chunks in self._chunks(proposal):
                     yield Choice(proposal, dict.fromkeys(inputs, chunks))
+
+    def _proposals(
+        self, op: move.Affine, state: _State, pools: Mapping[int, Pool]
+    ) -> Iterator[goals.Targets]:
+        """Targets for any operands: orders with strides, and the operands' own grids."""
+        size = tensor.tensor_type(op.defined).size
+        yield from goals.strided(size, self._capacity)
+        for i, x in enumerate(op.xs):
+            grid, linear = state.places[x.name], self._map(op.maps[i])
+            folded = pools[i].folded(grid) if i in pools else None
+            if folded is not None:
+                grid, linear = (folded,), pools[i].reduce(linear)
+            kept = goals.inherited(size, self._capacity, linear, grid)
+            if kept is not None:
+                yield kept
 
     def _free(self, op: move.Affine, size: int) -> Iterator[goals.Targets]:
         """Targets that only client-packed operands can serve, with a view to the next maps."""
@@ -262,6 +269,7 @@ class LayoutSearch:
             depth,
             tuple(t.key for t in choice.targets),
             tuple(choice.chunks.items()),
+            tuple(choice.pools),
             tuple(p.key for x in op.xs for p in state.places[x.name]),
         )
         if key not in self._memory:

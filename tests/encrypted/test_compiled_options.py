@@ -90,7 +90,7 @@ def test_a_precision_is_met_or_refused() -> None:
     assert worst(raw, answers(model, inputs)) <= 1e-3
     with pytest.raises(HecompileError, match=r"precision|noise"):
         compile_tiny(model, precision=1e-13)
-    with pytest.raises(CompileError, match=r"noise of 3\.6e-13"):
+    with pytest.raises(CompileError, match="out of reach before anything is encrypted"):
         compile_tiny(square_mlp(), precision=1e-12)
 
 

@@ -1,0 +1,83 @@
+"""What of the precision asked for is left to the ciphertexts' noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hecompile.calibration import Calibration
+from hecompile.errors import CompileError
+from hecompile.interpret.compare import approximation_error
+from hecompile.interpret.tensor import run_tensor
+from hecompile.ir.constants import Array
+from hecompile.ir.program import Program
+from hecompile.passbase import UNSEEN_FACTOR
+
+SCARCE_SAMPLES = 8
+"""With as few calibration samples as this, errors on unseen ones are taken to be twice as large."""
+
+_FLOAT32_ROUNDING = 16 * 2.0**-24
+"""Relative rounding that a model's own float32 arithmetic is allowed at least."""
+
+
+@dataclass(frozen=True)
+class ErrorBudget:
+    """Errors that are known before parameters are chosen.
+
+    Attributes:
+        approximation: bound of the polynomials' error on an output, from all calibration samples.
+        reference: room for the rounding of the model's own float32 arithmetic.
+        magnitude: largest output of the model on the calibration samples.
+    """
+
+    approximation: float
+    reference: float
+    magnitude: float
+
+    @classmethod
+    def of(cls, original: Program, polynomial: Program, samples: Calibration) -> ErrorBudget:
+        """Compare the model with its polynomial form on all calibration samples."""
+        everything = samples.everything
+        error = approximation_error(original, polynomial, everything)
+        exact = run_tensor(original, everything)
+        magnitude = max(float(np.abs(y).max()) for y in exact.values())
+        rounding = _rounding_of_singles(original, everything, exact)
+        return cls(
+            approximation=UNSEEN_FACTOR * (1 + SCARCE_SAMPLES / samples.count) * error.max,
+            reference=max(_FLOAT32_ROUNDING * magnitude, rounding),
+            magnitude=magnitude,
+        )
+
+    def noise(self, precision: float | None, promised: bool) -> float | None:
+        """Largest noise that keeps the precision; None where none was asked for.
+
+        Args:
+            precision: as asked for.
+            promised: whether it covers the polynomials' error too (not where the user fixes their
+                degree).
+
+        Raises:
+            CompileError: nothing is left.
+        """
+        if precision is None:
+            return None
+        approximation = self.approximation if promised else 0.0
+        rest = precision - self.reference - approximation
+        if rest <= 0.0:
+            raise CompileError(
+                f"a precision of {precision:.3g} is out of reach before anything is encrypted: "
+                f"polynomials take {approximation:.3g} on the calibration samples, the rounding of "
+                f"the model's own float32 arithmetic {self.reference:.3g}; raise --precision, give "
+                "more calibration samples, or retrain with polynomial activations"
+            )
+        return rest
+
+
+def _rounding_of_singles(
+    original: Program, samples: Mapping[str, Array], exact: Mapping[str, Array]
+) -> float:
+    """Room for the rounding of the model's own float32 arithmetic, whose order is not known."""
+    rounded = run_tensor(original, samples, single=True)
+    return 4 * max(float(np.abs(exact[label] - rounded[label]).max()) for label in exact)
