@@ -19,7 +19,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format golden bench performance clean
+.PHONY: help demo test test-slow lint format golden operators bench performance clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,9 @@ format: $(STAMP) ## format the sources and mend what ruff can mend
 golden: $(STAMP) ## rewrite the expected halves of the golden tests, then show what changed
 	@$(BIN)/python -m pytest tests/golden --update-golden $(ARGS)
 	@git --no-pager diff --stat -- tests/golden 2>/dev/null || true
+
+operators: $(STAMP) ## write docs/operators.md from the ONNX standard's node tests
+	@$(BIN)/python -m tests.conformance.table
 
 bench: $(STAMP) ## measure the reference models beside plain TenSEAL programs
 	@$(BIN)/python -m tests.benchmarks.run $(ARGS)

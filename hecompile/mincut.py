@@ -25,15 +25,19 @@ class MinimumCut:
         self._arcs: list[list[int]] = []
         self._heads: list[int] = []
         self._left: list[float] = []
+        self._forced: set[tuple[int, int]] = set()
         self._source, self._sink = self._at(SOURCE), self._at(SINK)
 
     def arc(self, tail: Node, head: Node, capacity: float = math.inf) -> None:
         """Add an arc; the default capacity forbids to cut it."""
-        if capacity <= 0:
+        ends = self._at(tail), self._at(head)
+        if capacity <= 0 or ends in self._forced:
             return
-        for one, other, room in ((tail, head, capacity), (head, tail, 0.0)):
-            self._arcs[self._at(one)].append(len(self._heads))
-            self._heads.append(self._at(other))
+        if math.isinf(capacity):
+            self._forced.add(ends)
+        for one, other, room in ((*ends, capacity), (*reversed(ends), 0.0)):
+            self._arcs[one].append(len(self._heads))
+            self._heads.append(other)
             self._left.append(room)
 
     def with_source(self) -> set[Node]:
@@ -51,15 +55,19 @@ class MinimumCut:
         return self._index[node]
 
     def _layers(self) -> list[int]:
-        """Distance of each node from the source over arcs with room; -1 where there is no way."""
+        """Distance of each node from the source over arcs with room, as far as the sink is.
+
+        -1 where there is no way, or none as short.
+        """
         depth = [-1] * len(self._arcs)
         depth[self._source] = 0
         queue = deque([self._source])
-        while queue:
+        heads, left = self._heads, self._left
+        while queue and depth[self._sink] < 0:
             at = queue.popleft()
             for arc in self._arcs[at]:
-                head = self._heads[arc]
-                if self._left[arc] > 0 and depth[head] < 0:
+                head = heads[arc]
+                if depth[head] < 0 and left[arc] > 0:
                     depth[head] = depth[at] + 1
                     queue.append(head)
         return depth

@@ -5,7 +5,8 @@ virtual level is the top of a prime's group, pending (one prime more) or rescale
 costs more in the earlier forms; a change of form costs a relinearization or a rescale, once for
 each value. Products fix the form they start with, their users the latest form that they accept,
 and no value goes back. All costs together are the capacity of a cut, so that a minimum cut gives
-the best forms at once (labels in linear order: Ishikawa, IEEE TPAMI 25, 2003, section 3).
+the best forms at once (labels in linear order: Ishikawa, IEEE TPAMI 25, 2003, section 3). Sums of
+scalar products that the evaluator computes as one matrix are priced so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hecompile.levels import PRODUCTS, Floor, ciphertexts, is_cipher, operand_le
 from hecompile.mincut import SINK, SOURCE, MinimumCut, Node
 from hecompile.numeric.cost import active_cost_model
 from hecompile.numeric.virtual import VirtualLevels
+from hecompile.workload import is_scalar
 
 EARLY, FEW, LATE = "early", "few", "late"
 POLICIES = (EARLY, FEW, LATE)
@@ -107,6 +109,9 @@ class _Placement:
         self._cost = active_cost_model()
         self._cut = MinimumCut()
         self._free: set[str] = set()
+        self._readers: dict[tuple[tuple[str, ...], int], Node] = {}
+        self._columns: set[Node] = set()
+        self._matrices = self._worth_matrices()
 
     def solve(self) -> Forms:
         for op in self._program:
@@ -118,8 +123,7 @@ class _Placement:
                 if started or (joins and not fresh):
                     self._free.add(op.result.name)
                     self._own_cost(op)
-            for name in operands:
-                self._use(op, name)
+            self._uses(op, operands)
             if op.result is not None and op.result.name in self._free:
                 self._changes(op.result.name)
         kept = self._cut.with_source()
@@ -141,14 +145,42 @@ class _Placement:
         primes = self._virtual.prime(level + 1 if pending else level) + 1
         return round(1e9 * self._cost.seconds(primitive, self._ring, primes, polynomials))
 
+    def _of_matrix(self, what: str, level: int, polynomials: int = 2) -> int:
+        return self._nanoseconds(f"scalar_matrix_{what}", level, True, polynomials)
+
+    def _is_in_matrix(self, op: he.SumMulPlain) -> bool:
+        return self._level(op) in self._matrices and is_scalar(self._program, op)
+
+    def _worth_matrices(self) -> frozenset[int]:
+        """The levels at which sums of scalar products are quicker as matrices."""
+        sums: dict[int, list[he.SumMulPlain]] = {}
+        for op in self._program.select(he.SumMulPlain):
+            if is_scalar(self._program, op):
+                sums.setdefault(self._level(op), []).append(op)
+        found = set()
+        for level, ops in sums.items():
+            products = sum(len(op.xs) for op in ops)
+            operands = len({x.name for op in ops for x in op.xs})
+            matrix = products * self._nanoseconds("scalar_matrix", level, pending=True)
+            matrix += operands * self._of_matrix("operand", level)
+            matrix += len(ops) * self._of_matrix("result", level)
+            if matrix < products * self._nanoseconds("multiply_plain", level, pending=True):
+                found.add(level)
+        return frozenset(found)
+
     def _own_cost(self, op: Operation) -> None:
         """What an operation costs in each form, and the forms it cannot have."""
         name, level = op.defined.name, self._level(op)
         three, pending = ("three", name), ("pending", name)
         primitive = PRIMITIVES[type(op)]
         times = len(op.xs) if isinstance(op, he.SumMulPlain) else 1
-        early = times * self._nanoseconds(primitive, level, pending=True)
-        triple = times * self._nanoseconds(primitive, level, pending=True, polynomials=3)
+        if isinstance(op, he.SumMulPlain) and self._is_in_matrix(op):
+            primitive, started = "scalar_matrix", self._of_matrix("result", level)
+            tripled = self._of_matrix("result", level, 3)
+        else:
+            started = tripled = 0
+        early = started + times * self._nanoseconds(primitive, level, pending=True)
+        triple = tripled + times * self._nanoseconds(primitive, level, True, polynomials=3)
         self._cut.arc(three, SINK, triple)
         if self._crosses(name):
             self._cut.arc(three, pending)
@@ -163,15 +195,52 @@ class _Placement:
             self._cut.arc(SOURCE, three)
         if isinstance(op, he.Rotate):
             self._cut.arc(three, SINK)
-        fixed = [v.name for v in ciphertexts(op) if v.name not in self._free]
-        joined = [v for v in fixed if not isinstance(self._program.definitions[v], he.Weight)]
-        stuck = any(self._levels[other] == level for other in joined)
-        if stuck and not isinstance(op, PRODUCTS) and self._crosses(name):
-            # What was never a product has no prime to spare; where it comes from above, it has.
+        if not isinstance(op, PRODUCTS) and self._crosses(name) and self._is_stuck(op):
             self._cut.arc(pending, SINK)
 
-    def _use(self, op: Operation, name: str) -> None:
-        """What an operation asks of an operand's form."""
+    def _is_stuck(self, op: Operation) -> bool:
+        """Whether an operand never was a product and so has no prime to spare.
+
+        Where it comes from above, it has.
+        """
+        fixed = [v.name for v in ciphertexts(op) if v.name not in self._free]
+        joined = [v for v in fixed if not isinstance(self._program.definitions[v], he.Weight)]
+        return any(self._levels[other] == self._level(op) for other in joined)
+
+    def _uses(self, op: Operation, operands: list[str]) -> None:
+        """What an operation asks of its operands' forms.
+
+        Sums that read the same operands ask the same of them, which is said once for all.
+        """
+        result = op.result.name if op.result is not None else ""
+        three: Node = ("three", result)
+        if isinstance(op, he.SumMulPlain):
+            key = tuple(operands), self._level(op)
+            known = key in self._readers
+            shared = self._readers.setdefault(key, ("threes", len(self._readers)))
+            self._cut.arc(shared, three)
+            if self._is_in_matrix(op):
+                self._cut.arc(three, ("any of", shared))
+            if known:
+                return
+            if self._is_in_matrix(op):
+                self._convert(("any of", shared), operands, self._level(op))
+            three = shared
+        for name in operands:
+            self._use(op, name, three)
+
+    def _convert(self, wide: Node, operands: list[str], level: int) -> None:
+        """Operands of a matrix are converted once for all sums; three polynomials take longer."""
+        more = self._of_matrix("operand", level, 3) - self._of_matrix("operand", level)
+        for name in operands:
+            column = ("column", name, level)
+            self._cut.arc(wide, column)
+            if column not in self._columns:
+                self._columns.add(column)
+                self._cut.arc(column, SINK, more)
+
+    def _use(self, op: Operation, name: str, three: Node) -> None:
+        """What an operation asks of an operand's form; `three` is its own with three polynomials."""
         result = op.result.name if op.result is not None else ""
         own = self._levels[result] if result else 0
         needed = operand_level(self._program, op, own, self._virtual, self._floor)
@@ -179,7 +248,7 @@ class _Placement:
         if elsewhere or isinstance(op, NEEDS_TWO):
             self._cut.arc(("two of", name), SINK)
         else:
-            self._cut.arc(("two of", name), ("three", result))
+            self._cut.arc(("two of", name), three)
         if not self._crosses(name):
             return
         if elsewhere or isinstance(op, NEEDS_RESCALED):

@@ -123,7 +123,7 @@ def _batches(program: Program) -> list[list[he.SumMulPlain]]:
     open_: dict[tuple[int, int], tuple[int, list[he.SumMulPlain]]] = {}
     found = []
     for position, op in enumerate(program):
-        if not isinstance(op, he.SumMulPlain) or not _is_scalar(program, op):
+        if not isinstance(op, he.SumMulPlain) or not is_scalar(program, op):
             continue
         place = level_read(op), _polynomials(op.xs)
         start, batch = open_.get(place, (-1, []))
@@ -136,7 +136,8 @@ def _batches(program: Program) -> list[list[he.SumMulPlain]]:
     return found
 
 
-def _is_scalar(program: Program, op: he.SumMulPlain) -> bool:
+def is_scalar(program: Program, op: he.SumMulPlain) -> bool:
+    """Whether each weight of a sum is one number for all slots."""
     return op.period == 1 or not rows_of(program.constants[op.weights]).vectors
 
 

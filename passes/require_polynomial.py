@@ -13,6 +13,7 @@ from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.linear import Reader, linear_form
 from hecompile.ir.operation import Operation
 from hecompile.ir.program import Program
+from hecompile.ir.recurrent_ops import Gru, Lstm, Rnn
 from hecompile.ir.tensor_ops import tensor_type
 from hecompile.ir.verifier import Offence, report
 from hecompile.passbase import Context, Pass, register_pass
@@ -26,13 +27,15 @@ _FREE = (
     movement.Reshape,
 )
 
+_RECURRENT: Final = ("is still a recurrent operator", "run unroll-recurrent")
+
 _REMEDIES: Final[Mapping[type[Operation], tuple[str, str]]] = MappingProxyType(
     {
         tensor.Activation: (
             "is no polynomial",
             "run approximate, or train with polynomial activations such as x*x",
         ),
-        movement.Lstm: ("is still a recurrent operator", "run unroll-recurrent"),
+        **dict.fromkeys((Lstm, Gru, Rnn), _RECURRENT),
         tensor.Power: ("is still a power", "run normalise"),
         tensor.MatMul: (
             "multiplies matrices that both depend on the input",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
-from hecompile.frontend.site import Result, Site, converts
+from hecompile.frontend.site import Clear, Result, Site, converts
 from hecompile.ir.operation import Value
 from hecompile.ir.tensor_ops import Activation, Add, Mul, Neg, Power, Sub
 from hecompile.numeric import activations
@@ -222,15 +222,18 @@ def identity(site: Site) -> Result:
 def cast(site: Site) -> Result:
     """Between floating-point types: the same value."""
     floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-    to_float = site.integer("to", TensorProto.FLOAT) in floats
-    like = site.state(1) if site.node.op_type == "CastLike" else None
-    if not to_float or (
-        like is not None and site.is_clear(1) and site.constant(1, "").dtype.kind in "iub"
-    ):
+    wanted = site.integer("to", TensorProto.FLOAT)
+    if site.node.op_type == "CastLike" and site.is_clear(1):
+        wanted = helper.np_dtype_to_tensor_dtype(site.constant(1, "type").dtype)
+    if wanted not in floats:
         site.refuse(
-            "it turns encrypted real numbers into integers, which rounds",
+            "it turns encrypted real numbers into integers or short floats, which rounds",
             "keep floats, and round after decryption",
         )
+    state = site.state(0)
+    if isinstance(state, Clear):
+        # Only the type of the encrypted tensor matters, and that is a real number.
+        return Clear(state.name, state.array.astype(np.float64))
     return site.value(0)
 
 

@@ -1,76 +1,118 @@
-"""The LSTM operator."""
+"""The recurrent operators: LSTM, GRU and RNN."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
 
 from hecompile.frontend.site import Result, Site, converts
-from hecompile.ir.movement_ops import Lstm, Transpose
+from hecompile.ir.movement_ops import Transpose
 from hecompile.ir.operation import Value
+from hecompile.ir.recurrent_ops import DIRECTIONS, Gru, Lstm, Recurrent, Rnn
 from hecompile.numeric.activations import Activation
 
-_OUTPUTS = ("Y", "Y_h", "Y_c")
-_ACTIVATIONS = {
-    "sigmoid": "sigmoid",
-    "tanh": "tanh",
-    "relu": "relu",
-    "hardsigmoid": "hard_sigmoid",
-    "leakyrelu": "leaky_relu",
-    "elu": "elu",
-    "softplus": "softplus",
-}
-_TAKES_ALPHA = ("hardsigmoid", "leakyrelu", "elu")
-_TAKES_BETA = ("hardsigmoid",)
+_KINDS: Final[Mapping[str, type[Recurrent]]] = MappingProxyType(
+    {kind.kind: kind for kind in (Lstm, Gru, Rnn)}
+)
+_DEFAULTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+)
+_ACTIVATIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "sigmoid": ("sigmoid", ()),
+        "tanh": ("tanh", ()),
+        "relu": ("relu", ()),
+        "hardsigmoid": ("hard_sigmoid", ("alpha", "beta")),
+        "leakyrelu": ("leaky_relu", ("alpha",)),
+        "elu": ("elu", ("alpha",)),
+        "softplus": ("softplus", ()),
+    }
+)
+"""What an operator's attribute may name: the counterpart, and the numbers that it takes."""
 
 
-@converts("LSTM")
-def lstm(site: Site) -> Result:
+@converts("LSTM", "GRU", "RNN")
+def recurrent(site: Site) -> Result:
     """One operation for each result that is used; layout 1 (batch first) by transpositions."""
+    kind = _KINDS[site.node.op_type]
     batch_first = bool(site.integer("layout", 0))
-    x = _swapped(site, site.value(0), (1, 0, 2)) if batch_first else site.value(0)
-    for index, what in ((1, "weights"), (2, "recurrent weights"), (3, "biases"), (7, "peepholes")):
+    for index, what in ((1, "weights"), (2, "recurrent weights"), (3, "biases")):
         if site.given(index):
             site.constant(index, what)
+    if len(site.shape(0)) != 3:
+        site.invalid(f"its input of shape {site.shape(0)} is no sequence")
+    _check_lengths(site, site.shape(0)[1 if batch_first else 0])
     direction = site.text("direction", "forward").lower()
-    if direction not in ("forward", "reverse", "bidirectional"):
+    if direction not in DIRECTIONS:
         site.invalid(f"its direction is '{direction}'")
-    _check_lengths(site, batch_first)
-    h0, c0 = (site.optional(i) for i in (5, 6))
-    if batch_first:
-        h0, c0 = (s if s is None else _swapped(site, s, (1, 0, 2)) for s in (h0, c0))
+    hidden = site.integer("hidden_size", site.shape(2)[-1])
     common: dict[str, Any] = {
-        "x": x,
+        "x": _swapped(site, site.value(0), batch_first),
         "w": site.value(1),
         "r": site.value(2),
         "b": site.optional(3),
-        "h0": h0,
-        "c0": c0,
-        "p": site.optional(7),
-        "hidden": site.integer("hidden_size", site.shape(2)[-1]),
+        "h0": _state(site, 5, batch_first),
+        "hidden": hidden,
         "direction": direction,
-        "activations": _activations(site, 2 if direction == "bidirectional" else 1),
-        "clip": site.number("clip", 0.0),
-        "input_forget": bool(site.integer("input_forget", 0)),
+        "activations": _activations(site, kind, 2 if direction == "bidirectional" else 1),
+        "clip": _clip(site),
+        **_own(site, kind, hidden, batch_first),
     }
     results: list[Value | None] = []
-    for output, wanted in zip(_OUTPUTS, site.wanted, strict=False):
-        y = site.emit(Lstm(output=output, **common)) if wanted else None
+    for output, wanted in zip(kind.outputs, site.wanted, strict=False):
+        y = site.emit(kind(output=output, **common)) if wanted else None
         if y is not None and batch_first:
-            y = _swapped(site, y, (2, 0, 1, 3) if output == "Y" else (1, 0, 2))
+            permutation = (2, 0, 1, 3) if output == "Y" else (1, 0, 2)
+            y = site.emit(Transpose(x=y, permutation=permutation))
         results.append(y)
     return tuple(results)
 
 
-def _swapped(site: Site, x: Value, permutation: tuple[int, ...]) -> Value:
-    return site.emit(Transpose(x=x, permutation=permutation))
+def _own(site: Site, kind: type[Recurrent], hidden: int, batch_first: bool) -> dict[str, Any]:
+    """What only one of the operators has."""
+    if kind is Lstm:
+        if site.given(7):
+            site.constant(7, "peephole weights")
+        if site.given(6) and site.shape(6)[-1] != hidden:
+            # PyTorch's newer exporter cuts the weights to proj_size rows a gate; only this tells.
+            site.refuse(
+                f"its cell state has {site.shape(6)[-1]} units and its hidden state {hidden}, as "
+                "PyTorch writes proj_size, and ONNX has no LSTM with a projection",
+                "train without proj_size, with a Linear layer behind the LSTM",
+            )
+        return {
+            "c0": _state(site, 6, batch_first),
+            "p": site.optional(7),
+            "input_forget": bool(site.integer("input_forget", 0)),
+        }
+    if kind is Gru:
+        return {"linear_before_reset": bool(site.integer("linear_before_reset", 0))}
+    return {}
 
 
-def _check_lengths(site: Site, batch_first: bool) -> None:
+def _swapped(site: Site, x: Value, batch_first: bool) -> Value:
+    return site.emit(Transpose(x=x, permutation=(1, 0, 2))) if batch_first else x
+
+
+def _state(site: Site, index: int, batch_first: bool) -> Value | None:
+    """An initial state as (D, N, H)."""
+    value = site.optional(index)
+    return value if value is None else _swapped(site, value, batch_first)
+
+
+def _clip(site: Site) -> float:
+    clip = site.number("clip", 0.0)
+    if site.attribute("clip", None) is not None and not 0.0 < clip < np.inf:
+        site.invalid(f"its clip is {clip:g}, not a positive number")
+    return clip
+
+
+def _check_lengths(site: Site, steps: int) -> None:
     if not site.given(4):
         return
-    steps = site.shape(0)[1 if batch_first else 0]
     lengths = site.constant(4, "sequence lengths")
     if not np.all(lengths == steps):
         site.refuse(
@@ -79,27 +121,27 @@ def _check_lengths(site: Site, batch_first: bool) -> None:
         )
 
 
-def _activations(site: Site, directions: int) -> tuple[str, ...]:
+def _activations(site: Site, kind: type[Recurrent], directions: int) -> tuple[str, ...]:
     """Texts of the activations; alpha and beta are used up by those that take them, in order."""
     given = site.attribute("activations", None)
-    names = (
-        [n.decode().lower() for n in given] if given else ["sigmoid", "tanh", "tanh"] * directions
-    )
-    if len(names) != 3 * directions:
-        site.invalid(f"it names {len(names)} activations, not {3 * directions}")
-    alphas = [float(str(np.float32(a))) for a in site.attribute("activation_alpha", ())]
-    betas = [float(str(np.float32(b))) for b in site.attribute("activation_beta", ())]
+    defaults = _DEFAULTS[kind.kind] * directions
+    names = [n.decode() for n in given] if given else list(defaults)
+    if len(names) != len(defaults):
+        site.invalid(f"it names {len(names)} activations, not {len(defaults)}")
+    numbers = {
+        key: [float(str(np.float32(v))) for v in site.attribute(f"activation_{key}", ())]
+        for key in ("alpha", "beta")
+    }
     texts = []
     for name in names:
-        if name not in _ACTIVATIONS:
+        if name.lower() not in _ACTIVATIONS:
             site.refuse(
                 f"its activation '{name}' has no counterpart here",
                 "use the default activations, and retrain",
             )
-        parameters = []
-        if name in _TAKES_ALPHA and alphas:
-            parameters.append(("alpha", alphas.pop(0)))
-        if name in _TAKES_BETA and betas:
-            parameters.append(("beta", betas.pop(0)))
-        texts.append(str(Activation(_ACTIVATIONS[name], tuple(parameters))))
+        counterpart, takes = _ACTIVATIONS[name.lower()]
+        parameters = [(key, numbers[key].pop(0)) for key in takes if numbers[key]]
+        texts.append(str(Activation(counterpart, tuple(parameters))))
+    if any(numbers.values()):
+        site.invalid("it gives more activation_alpha or activation_beta than its activations take")
     return tuple(texts)

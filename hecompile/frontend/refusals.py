@@ -54,11 +54,6 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "end the model with it, or drop what needs its result (as attention does), and retrain",
     ),
     "arg min": (("ArgMin",), _END_ONLY, "negate its input and end the model with ArgMax"),
-    "recurrent": (
-        ("GRU", "RNN"),
-        "this version unrolls only LSTM",
-        "use LSTM and retrain",
-    ),
     "normalisation": (
         (
             "LayerNormalization",

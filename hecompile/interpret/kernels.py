@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from hecompile.interpret.recurrent import lstm
+from hecompile.interpret.recurrent import recurrent
 from hecompile.interpret.scope import Scope, align, linear
 from hecompile.interpret.windows import average_pool, conv
 from hecompile.ir import movement_ops as movement
 from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.constants import Array, SparseMap
 from hecompile.ir.operation import Operation
+from hecompile.ir.recurrent_ops import Gru, Lstm, Rnn
 from hecompile.numeric.activations import parse_activation
 
 Kernel = Callable[[Any, Scope], Array]
@@ -195,7 +196,9 @@ KERNELS: Final[Mapping[type[Operation], Kernel]] = MappingProxyType(
         movement.Concat: _concat,
         movement.Expand: _expand,
         movement.Affine: _affine,
-        movement.Lstm: lstm,
+        Lstm: recurrent,
+        Gru: recurrent,
+        Rnn: recurrent,
     }
 )
 """The kernel of each tensor operation that computes something."""

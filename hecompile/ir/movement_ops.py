@@ -1,4 +1,4 @@
-"""Tensor operations that move elements, the merged affine map, and the recurrent operator."""
+"""Tensor operations that move elements, and the merged affine map."""
 
 from __future__ import annotations
 
@@ -164,59 +164,3 @@ class Affine(TensorOperation):
         same = len(self.xs) == len(self.maps) >= 1
         need(same, f"tensor.affine: {len(self.maps)} maps for {len(self.xs)} operands")
         return self.dims
-
-
-@register_operation
-@dataclass(frozen=True, kw_only=True)
-class Lstm(TensorOperation):
-    """ONNX LSTM with gates in the order i, o, f, c; D directions, H hidden units.
-
-    Attributes:
-        x: (T, N, F).
-        w: (D, 4H, F).
-        r: (D, 4H, H).
-        b: (D, 8H), input and recurrent bias.
-        h0: initial hidden state (D, N, H).
-        c0: initial cell state (D, N, H).
-        p: peephole weights (D, 3H).
-        hidden: H.
-        direction: "forward", "reverse" or "bidirectional".
-        activations: texts as in `numeric.activations`, three a direction (gates, cell, output).
-        output: which result this operation gives: "Y" (T, D, N, H), "Y_h" or "Y_c" (D, N, H).
-    """
-
-    name: ClassVar[str] = "tensor.lstm"
-    x: Value = operand()
-    w: Value = operand()
-    r: Value = operand()
-    b: Value | None = operand(default=None)
-    h0: Value | None = operand(default=None)
-    c0: Value | None = operand(default=None)
-    p: Value | None = operand(default=None)
-    hidden: int = attribute()
-    direction: str = attribute(default="forward")
-    activations: tuple[str, ...] = attribute(default=("sigmoid", "tanh", "tanh"))
-    clip: float = attribute(default=0.0)
-    input_forget: bool = attribute(default=False)
-    output: str = attribute()
-
-    @property
-    def directions(self) -> int:
-        """D."""
-        return 2 if self.direction == "bidirectional" else 1
-
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the chosen result."""
-        x, d, h = tensor_type(self.x).shape, self.directions, self.hidden
-        need(len(x) == 3, f"tensor.lstm reads (T, N, F), not {x}")
-        expected = {"w": (d, 4 * h, x[2]), "r": (d, 4 * h, h), "b": (d, 8 * h)}
-        expected |= {"h0": (d, x[1], h), "c0": (d, x[1], h), "p": (d, 3 * h)}
-        for field, shape in expected.items():
-            value: Value | None = getattr(self, field)
-            if value is not None:
-                actual = tensor_type(value).shape
-                need(actual == shape, f"tensor.lstm: {field} is {actual}, not {shape}")
-        known = self.direction in ("forward", "reverse", "bidirectional")
-        need(known and self.output in ("Y", "Y_h", "Y_c"), "tensor.lstm: direction or output")
-        need(len(self.activations) == 3 * d, "tensor.lstm: three activations a direction")
-        return (x[0], d, x[1], h) if self.output == "Y" else (d, x[1], h)

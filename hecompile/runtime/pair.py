@@ -13,7 +13,8 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -25,14 +26,24 @@ from hecompile.numeric.cost import DEFAULT_COST_MODEL
 from hecompile.runtime.admission import facts
 from hecompile.runtime.context import Context
 from hecompile.runtime.machine import Machine, Timing
+from hecompile.runtime.rehearsal import rehearse
 from hecompile.runtime.residues import LayoutError, Residues, load_residues, residue_access
 from hecompile.runtime.schedule import HELPER, MAIN, Segment, plan_segments, value_bytes
+from hecompile.runtime.steps import Step
 
 WORTH: Final = 0.9
 """Share of one process's time that two must stay below, for a helper to be started."""
 _MOST_BYTES: Final = 1 << 31
 _MESSAGE: Final = struct.Struct("<BI")
-_BEGIN, _VALUE, _DONE, _FAILED = 1, 2, 3, 4
+_BEGIN, _VALUE, _DONE, _FAILED, _REHEARSE = 1, 2, 3, 4, 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """An operation, and its operands that may come from the other process."""
+
+    step: Step
+    needs: tuple[str, ...]
 
 
 class Pair:
@@ -49,6 +60,11 @@ class Pair:
         self.helper_seconds = 0.0
         self._program, self._context, self._machine = program, context, machine
         self._segments = segments
+        self._steps = {
+            (start, who): self._bound(segment, who)
+            for start, segment in segments.items()
+            for who in (MAIN, HELPER)
+        }
         self._access = residue_access(context)
         self._places: dict[str, tuple[int, int]] = {}
         size = 0
@@ -112,6 +128,17 @@ class Pair:
         for name in [n for n in live if n in segment.handed and n not in segment.keep]:
             del live[name]
 
+    def rehearse(self) -> None:
+        """Run operations of every kind on random ciphertexts, in both processes at once."""
+        self._tell(_REHEARSE, 0)
+        rehearse(self._own_steps(MAIN), self._context)
+        kind, _ = self._message()
+        if kind != _DONE:
+            raise HecompileError(_DISAGREE)
+
+    def _own_steps(self, who: int) -> Iterator[Step]:
+        return (t.step for (_, of), turns in self._steps.items() if of == who for t in turns)
+
     def close(self) -> None:
         """End the helper; evaluations go on in this process."""
         if self._owner != os.getpid():
@@ -125,32 +152,39 @@ class Pair:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._helper, 0)
 
+    def _bound(self, segment: Segment, who: int) -> list[_Turn]:
+        """One process's operations of a segment in its order, and the values each waits for."""
+        operations = [self._program.operations[n] for n in segment.orders[who]]
+        last = {x.name: turn for turn, op in enumerate(operations) for x in op.operands}
+        if who == MAIN:
+            final = self._program.last_uses
+            last = {
+                name: turn
+                for name, turn in last.items()
+                if name not in segment.keep and final[name] < segment.end
+            }
+        moved = {*segment.given, *segment.handed}
+        return [
+            _Turn(step, tuple(x.name for x in step.op.operands if x.name in moved))
+            for step in self._machine.bind(operations, last)
+        ]
+
     def _work(self, segment: Segment, who: int, live: dict[str, Any]) -> None:
-        operations = self._program.operations
-        order = segment.orders[who]
-        last = {x.name: turn for turn, n in enumerate(order) for x in operations[n].operands}
-        kept = segment.keep if who == MAIN else ()
-        final = self._program.last_uses
-        forever = len(order)
-        for name in [*live, *kept]:
-            if who == MAIN and (name in kept or final.get(name, 0) >= segment.end):
-                last[name] = forever
-        with self._machine.ordered(last):
-            for turn, n in enumerate(order):
-                op = operations[n]
-                for x in op.operands:
-                    if x.name in self._places:
-                        self._await(x.name, live)
-                self._machine.run(op, turn, live)
-                name = op.defined.name
-                if name in segment.handed:
-                    self._hand_over(name, live[name])
+        handed, perform = segment.handed, self._machine.perform
+        for turn in self._steps[segment.start, who]:
+            for name in turn.needs:
+                if name not in live:
+                    self._await(name, live)
+            step = turn.step
+            perform(step, live)
+            if step.name in handed:
+                self._hand_over(step.name, live[step.name])
 
     def _await(self, name: str, live: dict[str, Any]) -> None:
         while name not in live:
             kind, number = self._message()
             if kind != _VALUE:
-                raise HecompileError("the two processes of an evaluation disagree.")
+                raise HecompileError(_DISAGREE)
             self._take(number, live)
 
     def _take(self, number: int, live: dict[str, Any]) -> None:
@@ -203,10 +237,13 @@ class Pair:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             while True:
                 kind, start = self._message()
+                if kind == _REHEARSE:
+                    rehearse(self._own_steps(HELPER), self._context)
+                    self._tell(_DONE, 0)
                 if kind != _BEGIN:
                     continue
                 before = time.process_time()
-                self._machine.timings = {}
+                self._machine.forget_timings()
                 try:
                     self._work(self._segments[start], HELPER, {})
                 except HecompileError as error:
@@ -221,6 +258,7 @@ class Pair:
             os._exit(code)
 
 
+_DISAGREE: Final = "the two processes of an evaluation disagree; evaluate with --workers 1."
 _LOST: Final = "the second process of an evaluation has ended; evaluate with --workers 1."
 
 

@@ -106,6 +106,7 @@ def _load(channel: Channel, folder: str) -> Evaluator:
     )
     if int(setup.get("workers", 1)) > 1:
         evaluator.start_helper()
+    evaluator.rehearse()
     return evaluator
 
 

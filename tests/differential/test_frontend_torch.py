@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from hecompile.frontend import import_onnx
-from hecompile.ir.movement_ops import Lstm
+from hecompile.ir.recurrent_ops import Lstm
 from hecompile.ir.tensor_ops import Activation, Output
 from tests.differential.onnx_cases import check, compare, interpret, run_onnxruntime, samples
 

@@ -216,9 +216,8 @@ def test_seal_errors_name_the_operation(matrix: Parties) -> None:
     )
     program = matrix.program.replace(operations=operations)
     parties = make_parties(program)
-    keys = parties.evaluator.machine._keys
-    parties.evaluator.machine._keys = replace(
-        keys, galois=dict.fromkeys(keys.galois, keys.galois[1])
-    )
+    keys = evaluation_keys(parties.ring.source(Role.EVALUATION))
+    wrong = replace(keys, galois=dict.fromkeys(keys.galois, keys.galois[1]))
+    parties = replace(parties, evaluator=Evaluator(program, wrong))
     with pytest.raises(ProgramError, match=r"he\.rotate that defines %rotate.* \(/fc/Gemm\)"):
         parties.raw(np.ones((1, 8)))

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hecompile.ir.movement_ops import Lstm
 from hecompile.ir.program import Builder
+from hecompile.ir.recurrent_ops import Lstm
 from tests.unit.interpreting import clear, finish, onnx_answer, run_one, secret
 
 T, N, F, H = 5, 2, 3, 4

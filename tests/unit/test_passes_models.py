@@ -16,8 +16,9 @@ from hecompile.config import CompileOptions
 from hecompile.interpret.samples import as_samples
 from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.constants import Array
-from hecompile.ir.movement_ops import Affine, Lstm
+from hecompile.ir.movement_ops import Affine
 from hecompile.ir.program import Builder, Program
+from hecompile.ir.recurrent_ops import Lstm
 from hecompile.passbase import Context
 from hecompile.pipeline import parse_pipeline
 from tests.unit.interpreting import clear, finish, secret
