@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from hecompile.chains import MARGINS, SPECIAL_MARGIN_BITS, Demand, chain, chains
 from hecompile.errors import CompileError, PassError
 from hecompile.estimate import estimate
+from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.levels import program_depth
@@ -48,6 +49,8 @@ REFRESHED_UNITS = ((1,), (2,), (1, 2), (2, 1))
 _STEPS = 4
 _LONGEST_STEP = 8
 _TAME_BITS = 12
+_SILENCE = 1e-30
+_SLACK_BITS = 0.5
 
 Policies = tuple[str, ...]
 """When to rescale, of `placement.POLICIES`, by the primes that are left then."""
@@ -94,7 +97,9 @@ class ChainSearch:
         self._noise = noise
         self._least = math.inf
         self._reason = ""
+        self._skipped: tuple[float, Parameters, int] | None = None
         self._trials = TRIALS
+        self._costs: dict[tuple[tuple[int, ...], Policies], float] = {}
         self._known: dict[tuple[Parameters, Policies], tuple[Plan | None, int]] = {}
 
     def best(self, refresh: bool) -> Plan:
@@ -108,9 +113,13 @@ class ChainSearch:
         """
         found = self._deep()
         if found is None and refresh:
-            plans = [self._refreshed(cycle) for cycle in REFRESHED_UNITS]
-            found = min((p for p in plans if p), key=lambda p: p.seconds, default=None)
+            for cycle in REFRESHED_UNITS:
+                plan = self._refreshed(cycle, found.seconds if found is not None else math.inf)
+                found = plan if plan is not None else found
         if found is None:
+            if self._skipped is not None:
+                _, parameters, headroom = self._skipped
+                self._try(parameters, (LATE,), headroom)
             raise CompileError(self._refusal())
         return found
 
@@ -138,7 +147,7 @@ class ChainSearch:
             limit = min((rough[p.parameters.level_units] for p in good), default=math.inf)
             if len(good) >= PLANNED or rough[units] > WORTH_PLANNING * limit:
                 break
-            plan = self._quietest(units)
+            plan = self._quietest(units, min((p.seconds for p in good), default=math.inf))
             if plan is not None and plan.noise <= self._target:
                 good.append(plan)
         if good:
@@ -149,30 +158,60 @@ class ChainSearch:
             return self._smallest(best)
         return None
 
-    def _quietest(self, units: tuple[int, ...]) -> Plan | None:
-        """The least noisy plan: as large a scale as the special prime's size is worth."""
+    def _quietest(self, units: tuple[int, ...], rival: float) -> Plan | None:
+        """The first plan that meets the target, or else the least noisy.
+
+        A smaller special prime leaves room for a larger scale, as long as that is worth it. None
+        where even early rescales take as long as the rival's seconds.
+        """
         best: Plan | None = None
         headroom = SMALLEST_HEADROOM_BITS
+        sample = next(chains(self._ring, units, headroom, 0, SMALLEST_SCALE_BITS), None)
+        if sample is None or (rival < math.inf and self._unchecked(sample, (EARLY,)) >= rival):
+            return None
         for margin in MARGINS:
-            plan, headroom = self._fitting(units, headroom, margin)
+            plan, headroom = self._fitting(units, headroom, margin, best)
             if plan is not None and (best is None or plan.noise < best.noise):
                 best = plan
             elif plan is not None:
                 break
+            if best is not None and best.noise <= self._target:
+                break
         return best
 
     def _fitting(
-        self, units: tuple[int, ...], headroom: int, margin: int
+        self, units: tuple[int, ...], headroom: int, margin: int, known: Plan | None
     ) -> tuple[Plan | None, int]:
-        """The least noisy plan at the largest scale, with the headroom that the values need."""
+        """A plan at the largest scale, with the headroom that the values need.
+
+        None where the scale is not enough larger than a known plan's to meet the target.
+        """
         while True:
             widest = next(chains(self._ring, units, headroom, margin, SMALLEST_SCALE_BITS), None)
             if widest is None:
+                return None, headroom
+            if known is not None and not self._promises(widest, known):
+                self._skip(widest, headroom, known)
                 return None, headroom
             plan, missing = self._try(widest, (LATE,), headroom)
             if plan is not None or missing == 0:
                 return plan, headroom
             headroom += missing
+
+    def _skip(self, parameters: Parameters, headroom: int, known: Plan) -> None:
+        """Keep the quietest chain that was not tried, to tell how far from the target all are."""
+        expected = known.noise * 2.0 ** (known.parameters.scale_bits - parameters.scale_bits)
+        if self._skipped is None or expected < self._skipped[0]:
+            self._skipped = expected, parameters, headroom
+
+    def _promises(self, parameters: Parameters, known: Plan) -> bool:
+        """Whether a scale may meet the target where a smaller one has not.
+
+        Once noise is small against the values it halves with each bit of the scale.
+        """
+        excess = math.log2(known.noise / self._target) if math.isfinite(known.noise) else math.inf
+        gained = parameters.scale_bits - known.parameters.scale_bits
+        return excess > _TAME_BITS or gained >= excess - _SLACK_BITS
 
     def _try(
         self, parameters: Parameters, policies: Policies, headroom: int
@@ -196,7 +235,7 @@ class ChainSearch:
             return None, math.ceil(missing)
         noise = self._noise(planned)
         self._least = min(self._least, noise)
-        seconds = estimate(planned).total_seconds
+        seconds = self._cost(planned, parameters, policies)
         return Plan(parameters, policies, headroom, seconds, noise), 0
 
     def _hastened(self, plan: Plan, rival: float) -> Plan:
@@ -225,33 +264,53 @@ class ChainSearch:
         return best
 
     def _seconds(self, parameters: Parameters, policies: Policies) -> float:
-        return estimate(self._planner(parameters, policies)).total_seconds
+        if (parameters.level_units, policies) in self._costs:
+            return self._costs[parameters.level_units, policies]
+        return self._cost(self._planner(parameters, policies), parameters, policies)
+
+    def _unchecked(self, parameters: Parameters, policies: Policies) -> float:
+        """Seconds of a plan, precise or not; infinite where there is none."""
+        try:
+            return self._seconds(parameters, policies)
+        except (CompileError, PassError):
+            return math.inf
+
+    def _cost(self, planned: Program, parameters: Parameters, policies: Policies) -> float:
+        """The cost of a plan, which without refreshes is the same at every scale."""
+        if planned.select(he.Refresh):
+            return estimate(planned).total_seconds
+        key = parameters.level_units, policies
+        if key not in self._costs:
+            self._costs[key] = estimate(planned).total_seconds
+        return self._costs[key]
 
     def _cheaper(self, plan: Plan, policies: Policies) -> Plan | None:
         """A plan with these policies if it costs less and meets the target on some chain."""
         below = (1 - WORTH_MORE_NOISE) * plan.seconds
         if self._seconds(plan.parameters, policies) >= below:
             return None
-        units, least = plan.parameters.level_units, math.inf
+        units, last = plan.parameters.level_units, None
         for margin in MARGINS:
             widest = chains(self._ring, units, plan.headroom, margin, SMALLEST_SCALE_BITS)
             for parameters in itertools.islice(widest, min(1, self._trials)):
+                if last is not None and not self._promises(parameters, last):
+                    continue
                 self._trials -= 1
                 found, _ = self._try(parameters, policies, plan.headroom)
                 if found is not None and found.noise <= self._target:
                     return found
-                if found is None or found.noise >= least:
+                if found is None or (last is not None and found.noise >= last.noise):
                     return None
-                least = found.noise
+                last = found
         return None
 
     def _smallest(self, plan: Plan) -> Plan:
         """The same grouping at the smallest scale that meets the target, by secant steps."""
         high, low = plan, SMALLEST_SCALE_BITS - 1
         for _ in range(_STEPS):
-            spare = math.log2(self._target / high.noise)
+            spare = math.floor(math.log2(self._target / max(high.noise, _SILENCE)))
             at = high.parameters.scale_bits
-            guess = max(low + 1, at - max(1, math.floor(spare)))
+            guess = max(low + 1, at - spare)
             if guess >= at:
                 break
             lower = self._at(plan, guess)
@@ -267,17 +326,19 @@ class ChainSearch:
         )
         return None if found is None else self._try(found, plan.policies, plan.headroom)[0]
 
-    def _refreshed(self, cycle: tuple[int, ...]) -> Plan | None:
+    def _refreshed(self, cycle: tuple[int, ...], rival: float) -> Plan | None:
         """The plan at the smallest scale that meets the target, on chains with refreshes.
 
         A larger scale leaves fewer levels, so that scales grow from the smallest until one will
-        do or none fits.
+        do or none fits. None too if the plan takes as long as the rival's seconds.
         """
         scale_bits, headroom = SMALLEST_REFRESHED_SCALE_BITS, SMALLEST_HEADROOM_BITS
         while scale_bits <= MAX_PRIME_BITS:
             units = self._longest(cycle, scale_bits, headroom)
             found = units and chain(self._ring, scale_bits, units, headroom, 0)
             if not found:
+                return None
+            if rival < math.inf and self._unchecked(found, (EARLY,)) >= rival:
                 return None
             plan, missing = self._try(found, (EARLY,), headroom)
             if plan is not None and plan.noise <= self._target:
@@ -324,4 +385,4 @@ def _step(excess: float) -> int:
     Noise falls with the scale, but faster while it still feeds on itself, so steps stay short.
     """
     longest = _LONGEST_STEP if excess < 2.0**_TAME_BITS else _LONGEST_STEP // 2
-    return max(1, min(longest, math.floor(math.log2(excess)))) if math.isfinite(excess) else longest
+    return max(1, min(longest, round(math.log2(excess)))) if math.isfinite(excess) else longest

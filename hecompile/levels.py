@@ -40,7 +40,7 @@ def is_cipher(value: Value) -> bool:
 
 def ciphertexts(op: Operation) -> list[Value]:
     """The operands of an operation that are ciphertexts."""
-    return [value for value in op.operands if is_cipher(value)]
+    return [value for value in op.operands if isinstance(value.type, CipherType)]
 
 
 def required_levels(program: Program, virtual: VirtualLevels, floor: Floor) -> dict[str, int]:

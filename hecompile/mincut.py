@@ -35,7 +35,7 @@ class MinimumCut:
             return
         if math.isinf(capacity):
             self._forced.add(ends)
-        for one, other, room in ((*ends, capacity), (*reversed(ends), 0.0)):
+        for (one, other), room in ((ends, capacity), (ends[::-1], 0.0)):
             self._arcs[one].append(len(self._heads))
             self._heads.append(other)
             self._left.append(room)

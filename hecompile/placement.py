@@ -109,7 +109,7 @@ class _Placement:
         self._cost = active_cost_model()
         self._cut = MinimumCut()
         self._free: set[str] = set()
-        self._readers: dict[tuple[tuple[str, ...], int], Node] = {}
+        self._readers: dict[tuple[tuple[str, ...], int, bool], Node] = {}
         self._columns: set[Node] = set()
         self._matrices = self._worth_matrices()
 
@@ -215,32 +215,34 @@ class _Placement:
         result = op.result.name if op.result is not None else ""
         three: Node = ("three", result)
         if isinstance(op, he.SumMulPlain):
-            key = tuple(operands), self._level(op)
+            matrix = self._is_in_matrix(op)
+            key = tuple(operands), self._level(op), matrix
             known = key in self._readers
-            shared = self._readers.setdefault(key, ("threes", len(self._readers)))
-            self._cut.arc(shared, three)
-            if self._is_in_matrix(op):
-                self._cut.arc(three, ("any of", shared))
+            every = self._readers.setdefault(key, ("every", len(self._readers)))
+            some: Node = ("some", every)
+            self._cut.arc(every, three)
+            if matrix:
+                self._cut.arc(three, some)
             if known:
                 return
-            if self._is_in_matrix(op):
-                self._convert(("any of", shared), operands, self._level(op))
-            three = shared
+            if matrix:
+                self._convert(some, operands, self._level(op))
+            three = every
         for name in operands:
             self._use(op, name, three)
 
-    def _convert(self, wide: Node, operands: list[str], level: int) -> None:
+    def _convert(self, some: Node, operands: list[str], level: int) -> None:
         """Operands of a matrix are converted once for all sums; three polynomials take longer."""
         more = self._of_matrix("operand", level, 3) - self._of_matrix("operand", level)
         for name in operands:
             column = ("column", name, level)
-            self._cut.arc(wide, column)
+            self._cut.arc(some, column)
             if column not in self._columns:
                 self._columns.add(column)
                 self._cut.arc(column, SINK, more)
 
     def _use(self, op: Operation, name: str, three: Node) -> None:
-        """What an operation asks of an operand's form; `three` is its own with three polynomials."""
+        """What an operation asks of an operand's form; `three` says that it keeps three."""
         result = op.result.name if op.result is not None else ""
         own = self._levels[result] if result else 0
         needed = operand_level(self._program, op, own, self._virtual, self._floor)

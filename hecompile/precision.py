@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.numeric import noise
 from hecompile.numeric.parameters import Parameters
+from hecompile.passbase import UNSEEN_FACTOR
 from hecompile.runtime.packing import unpack
 from hecompile.sensitivity import Errors, Sensitivity
 from hecompile.variances import Variances, bound_of, level_of, scale_of
@@ -27,7 +29,8 @@ CORRELATION = 2.0
 """Allowance in the variance for shared noise where no samples tell how much there is."""
 
 _SWEEP_ELEMENTS = 1 << 24
-_MOST_SWEPT, _FEWEST_SWEPT = 16, 2
+_MOST_SWEPT, _FEWEST_SWEPT = 64, 6
+_FIRST_SLOTS = 4
 _TINY = float(np.finfo(float).tiny)
 
 
@@ -84,18 +87,17 @@ class _Prediction:
         if not self._sampled:
             variance = CORRELATION * (float(flat.max()) + decoding)
             return OutputNoise(op.label, math.sqrt(variance), noise.bound(variance, count))
-        order = np.argsort(-flat, kind="stable")
-        rows = order[: self._rows()]
+        rows, rest = self._worst(estimates)
         errors = self._sweep(op, [(p, len(v)) for p, v in estimates], rows)
         square = errors.variance + errors.known**2
         if not np.all(np.isfinite(square)):
             return OutputNoise(op.label, math.inf, math.inf)
-        # Slots left out are taken to exceed their estimates as the worst of the others do.
-        left = float(flat[order[len(rows)]]) if len(rows) < len(order) else 0.0
-        left *= float(np.max(square / np.maximum(flat[rows], _TINY)))
+        # Elements left out are taken to exceed their estimates as the worst of the others do.
+        left = rest * max(1.0, float(np.max(square / np.maximum(flat[rows], _TINY))))
         scale = math.sqrt(max(1.0, left / max(float(square.max()), _TINY)))
+        # Known errors follow the values of the samples, and unseen ones may be larger.
         bound = max(
-            abs(known) + noise.bound(variance + decoding, count, terms=terms)
+            UNSEEN_FACTOR * abs(known) + noise.bound(variance + decoding, count, terms=terms)
             for known, variance, terms in zip(
                 errors.known, errors.variance, errors.terms, strict=True
             )
@@ -103,6 +105,35 @@ class _Prediction:
         return OutputNoise(
             op.label, scale * math.sqrt(float(square.max()) + decoding), scale * float(bound)
         )
+
+    def _worst(
+        self, estimates: Sequence[tuple[NDArray[np.int64], Array]]
+    ) -> tuple[NDArray[np.int64], float]:
+        """What to sweep: rows of the listed (run, element) pairs, and the largest estimate left.
+
+        Each element comes with its worst run before any comes twice, for noise that adds up
+        coherently escapes the estimates, and not alike in all elements. The first slots always
+        come, where the part of key-switch noise that repeats is largest.
+        """
+        flat = np.concatenate([variance.ravel() for _, variance in estimates])
+        sizes = np.cumsum([0, *(len(places) for places, _ in estimates)])
+        element = np.concatenate(
+            [
+                np.tile(np.arange(len(p)), len(v)) + n
+                for (p, v), n in zip(estimates, sizes, strict=False)
+            ]
+        )
+        place = np.concatenate([np.tile(p, len(v)) for p, v in estimates])
+        order = np.argsort(-flat, kind="stable")
+        _, first = np.unique(element[order], return_index=True)
+        leading = order[np.sort(first)]
+        foremost = leading[np.argsort(place[leading], kind="stable")][:_FIRST_SLOTS]
+        again = np.setdiff1d(order, leading, assume_unique=True)
+        again = again[np.argsort(-flat[again], kind="stable")]
+        middle = leading[~np.isin(leading, foremost)]
+        ranked = np.concatenate([foremost, middle, again])[: self._rows()]
+        unswept = ~np.isin(element, element[ranked])
+        return ranked, float(flat[unswept].max(initial=0.0))
 
     def _rows(self) -> int:
         size = self._seen.lanes.width * len(self._program.operations)

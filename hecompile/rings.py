@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from hecompile.config import CompileOptions
 from hecompile.errors import CompileError, PassError
@@ -26,6 +28,24 @@ SMALLEST_REFRESHED_BITS = 24
 
 _TWO_HOPS = 0
 """As few Galois keys as rotations in two hops allow."""
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A way to pack the program: ring, Galois keys at most (None for any), and objective."""
+
+    ring: int
+    keys: int | None
+    objective: str
+
+
+@dataclass(frozen=True)
+class _Priced:
+    """What a plan costs."""
+
+    variant: _Variant
+    estimate: Estimate
+    price: float
 
 
 class RingSearch:
@@ -59,8 +79,8 @@ class RingSearch:
         self._observers = observers
         self._progress = progress
         self._noise = noise
-        self._lowered: dict[tuple[int, int | None], Program] = {}
-        self._finished: dict[tuple[int, int | None, int | None], tuple[Program, Program]] = {}
+        self._lowered: dict[_Variant, Program] = {}
+        self._finished: dict[tuple[_Variant, int | None], tuple[Program, Program]] = {}
 
     def best(self) -> tuple[Program, Program]:
         """The program before and after levels were assigned.
@@ -71,7 +91,7 @@ class RingSearch:
         Raises:
             CompileError: nothing carries the program, or nothing keeps within the limits.
         """
-        found: list[tuple[float, int, int | None, Estimate]] = []
+        found: list[_Priced] = []
         reasons = []
         for ring in self._options.rings():
             if why := self._too_small(ring):
@@ -79,19 +99,20 @@ class RingSearch:
                 continue
             self._progress(f"planning on a ring of {ring}")
             try:
-                found += self._compare(ring)
+                here = self._compare(ring)
             except CompileError as error:
                 reasons.append(str(error))
                 continue
-            price, _, _, predicted = min(found[-2:], key=lambda entry: entry[0])
-            worse = any(entry[1] != ring and entry[0] <= price for entry in found)
-            if price < float("inf") and (predicted.refreshes == 0 or worse):
+            own = min(here, key=lambda plan: plan.price)
+            worse = any(plan.price <= own.price for plan in found)
+            found += here
+            if own.price < math.inf and (own.estimate.refreshes == 0 or worse):
                 break
         if not found:
             raise CompileError(self._explain(reasons))
-        self._options.check_limits([entry[-1] for entry in found])
-        _, ring, keys, _ = min(found, key=lambda entry: entry[0])
-        planned, program = self._plan(ring, keys, SEARCH_SAMPLES)
+        self._options.check_limits([plan.estimate for plan in found])
+        variant = min(found, key=lambda plan: plan.price).variant
+        planned, program = self._plan(variant, SEARCH_SAMPLES)
         samples = self._context.samples("compile")
         if all(len(array) <= SEARCH_SAMPLES for array in samples.values()):
             return planned, program
@@ -100,38 +121,45 @@ class RingSearch:
             checks(self._noise).run(seen, self._context)
         except (CompileError, PassError):
             self._progress("planning on all calibration samples")
-            return self._plan(ring, keys, None)
+            return self._plan(variant, None)
         return planned, seen
 
-    def _compare(self, ring: int) -> list[tuple[float, int, int | None, Estimate]]:
-        """Plans on one ring, with all Galois keys and with as many as are wanted."""
+    def _compare(self, ring: int) -> list[_Priced]:
+        """Plans on one ring: as the objective wants, and as the limits force."""
         options = self._options
-        keys = _TWO_HOPS if options.optimize == "keys" else None
-        plans = [self._priced(ring, keys)]
-        predicted, limit = plans[0][-1], options.max_key_memory
+        wanted = _Variant(ring, _TWO_HOPS if options.optimize == "keys" else None, options.optimize)
+        plans = [self._priced(wanted)]
+        predicted = plans[0].estimate
+        most, limit = options.max_client_bytes, options.max_key_memory
+        if most is not None and predicted.client_bytes > most and options.optimize != "client":
+            self._progress(f"planning on a ring of {ring} for the least that the client sends")
+            wanted = replace(wanted, objective="client")
+            plans.append(self._priced(wanted))
+            predicted = plans[-1].estimate
         if limit is not None and predicted.evaluation_key_bytes > limit:
             each = predicted.evaluation_key_bytes // (len(predicted.rotation_steps) + 1)
             allowed = limit // each - 1
             if allowed > 0:
                 self._progress(f"planning on a ring of {ring} with {allowed} Galois keys")
-                plans.append(self._priced(ring, allowed))
+                plans.append(self._priced(replace(wanted, keys=allowed)))
         return plans
 
-    def _priced(self, ring: int, keys: int | None) -> tuple[float, int, int | None, Estimate]:
-        _, program = self._plan(ring, keys, SEARCH_SAMPLES)
+    def _priced(self, variant: _Variant) -> _Priced:
+        _, program = self._plan(variant, SEARCH_SAMPLES)
         predicted = estimate(program)
-        return self._options.price(predicted), ring, keys, predicted
+        return _Priced(variant, predicted, self._options.price(predicted))
 
-    def _plan(self, ring: int, keys: int | None, samples: int | None) -> tuple[Program, Program]:
-        key = (ring, keys, samples)
+    def _plan(self, variant: _Variant, samples: int | None) -> tuple[Program, Program]:
+        key = (variant, samples)
         if key not in self._finished:
-            if key[:2] not in self._lowered:
-                planning = slot_planning(ring, self._options, self._passes, keys)
-                run = planning.run(self._polynomial, self._context, self._observers)
-                self._lowered[key[:2]] = run
-            lowered = self._lowered[key[:2]]
+            if variant not in self._lowered:
+                options = replace(self._options, optimize=variant.objective)
+                planning = slot_planning(variant.ring, options, self._passes, variant.keys)
+                lowered = planning.run(self._polynomial, self._context, self._observers)
+                self._lowered[variant] = lowered
+            lowered = self._lowered[variant]
             planned = calibration(samples).run(lowered, self._context, self._observers)
-            finishing = slot_pipeline(ring, self._options, samples, self._noise)
+            finishing = slot_pipeline(variant.ring, self._options, samples, self._noise)
             finished = finishing.run(planned, self._context, self._observers)
             self._finished[key] = planned, finished
         return self._finished[key]

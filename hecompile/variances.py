@@ -202,6 +202,9 @@ class Variances:
         scale = scale_of(op.defined) / scale_of(op.xs[0])
         uniform = np.all(weights == weights[:, :1], axis=1)
         errors = np.where(uniform, noise.rounding_error(weights[:, 0], scale), 0.0)
+        if uniform.all() and not np.round(weights[:, 0] * scale).any():
+            # SEAL refuses a product with zero: the first operand then counts 1 / scale times.
+            errors[0] += 1.0 / scale
         known = None
         if errors.any():
             known = self._values.weighted_sum(op.xs, self._seen.values, errors[:, None])

@@ -88,7 +88,9 @@ class _Assignment:
         self._values: dict[str, Value] = {}
         self._encodes: dict[str, he.Encode] = {}
         self._weights: dict[str, he.Weight] = {}
+        self._used: set[str] = set()
         self._brought: dict[tuple[str, int, float], Value] = {}
+        self._summed: dict[tuple[tuple[str, ...], int], dict[str, Value]] = {}
 
     def run(self) -> Program:
         for op in self._program:
@@ -137,7 +139,7 @@ class _Assignment:
     def _is_pending(self, op: Operation, level: int) -> bool:
         """Whether a result keeps the prime of a product, by what the operation reads."""
         if isinstance(op, PRODUCTS):
-            for value in ciphertexts(op):
+            for value in op.operands:
                 if value.name in self._pending:
                     raise PassError(_unmanaged(op, value, "is not rescaled"))
             return self._virtual.is_top(level)
@@ -169,10 +171,19 @@ class _Assignment:
                 fresh = self._weight(weight, prime, result / _scale(near))
                 return {x.name: near, weight.name: fresh}
             case he.SumMulPlain():
-                free = {v.name: self._bring_near(v, prime, scale) for v in op.xs}
-                if len({_scale(v) for v in free.values()}) == 1:
-                    return free
+                return self._terms(op, needed)
         return {v.name: self._bring(v, prime, scale) for v in ciphertexts(op)}
+
+    def _terms(self, op: he.SumMulPlain, needed: int) -> dict[str, Value]:
+        """Operands of a sum of products, found once for all sums that read the same."""
+        key = tuple(v.name for v in op.xs), needed
+        if key not in self._summed:
+            prime, scale = self._place(needed, False)
+            found = {v.name: self._bring_near(v, prime, scale) for v in op.xs}
+            if len({_scale(v) for v in found.values()}) > 1:
+                found = {v.name: self._bring(v, prime, scale) for v in op.xs}
+            self._summed[key] = found
+        return self._summed[key]
 
     def _bring_near(self, value: Value, prime: int, scale: float) -> Value:
         """A value with so many primes left and this scale or a smaller one."""
@@ -191,7 +202,8 @@ class _Assignment:
         """An encrypted weight, fresh at the level and scale of its use."""
         key = (weight.name, level, scale)
         if key not in self._brought:
-            known = any(name == weight.name for name, _, _ in self._brought)
+            known = weight.name in self._used
+            self._used.add(weight.name)
             facts = dataclasses.replace(he.cipher_type(weight), level=level, scale=scale)
             value = Value(self._build.fresh(weight.name) if known else weight.name, facts)
             self._build.keep(self._weights[weight.name].with_result(value))

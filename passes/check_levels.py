@@ -66,6 +66,8 @@ def _check(program: Program, op: Operation) -> list[Offence]:
         level = level_of(value)
         if level is None or (expected is not None and level != expected):
             offences.append(Offence(op, f"is at level {level}, not {expected}", value))
+    if isinstance(op, he.Sub) and op.x.name == op.y.name:
+        offences.append(Offence(op, "minus itself hides nothing, and SEAL refuses it", op.x))
     if isinstance(op, he.Mul | he.Rotate | he.Refresh | he.Output):
         triples = (
             v for v in op.operands if isinstance(v.type, CipherType) and v.type.polynomials != 2

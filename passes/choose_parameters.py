@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from hecompile.chainsearch import ChainSearch, Policies
@@ -73,10 +73,20 @@ class ChooseParameters(Pass):
         if context.calibration:
             seen = trace_slots(program, largest_samples(context.calibration, self.samples))
 
+        # Without refreshes, where to relinearize and rescale does not depend on the scale.
+        alike: dict[tuple[tuple[int, ...], Policies], Program] = {}
+        steady = not program.select(he.Refresh)
+
         def manage(parameters: Parameters, policies: Policies) -> Program:
-            chosen = replace(program, parameters=parameters)
+            chosen = program.replace(parameters=parameters)
             refreshed = InsertRefresh(mask_bits=self.mask_bits).run(chosen, context)
-            return InsertManagement(rescale="+".join(policies)).run(refreshed, context)
+            key = parameters.level_units, policies
+            if steady and refreshed is chosen and key in alike:
+                return alike[key].replace(parameters=parameters)
+            managed = InsertManagement(rescale="+".join(policies)).run(refreshed, context)
+            if steady and refreshed is chosen:
+                alike[key] = managed
+            return managed
 
         def plan(parameters: Parameters, policies: Policies) -> Program:
             return assign(manage(parameters, policies), parameters)

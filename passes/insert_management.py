@@ -100,11 +100,11 @@ class _Management:
         self._values: dict[str, Value] = {}
         self._linear: dict[str, Value] = {}
         self._rescaled: dict[str, Value] = {}
+        self._summed: dict[tuple[tuple[str, ...], int, bool], dict[str, Value]] = {}
 
     def run(self) -> Program:
         for op in self._program:
-            renamed = {v.name: self._form(op, v.name) for v in ciphertexts(op)}
-            self._append(op.with_operands(renamed))
+            self._append(op.with_operands(self._forms_of(op)))
         return self._build.finish()
 
     def _append(self, op: Operation) -> None:
@@ -120,11 +120,27 @@ class _Management:
         self._build.keep(op.with_result(value))
         self._values[value.name] = value
 
-    def _form(self, op: Operation, name: str) -> Value:
-        """An operand in the form in which an operation reads it."""
+    def _forms_of(self, op: Operation) -> dict[str, Value]:
+        """The operands in the forms in which an operation reads them.
+
+        Sums of the same operands that keep as many polynomials read the same.
+        """
+        names = tuple(v.name for v in ciphertexts(op))
+        if not names:
+            return {}
         result = op.result.name if op.result is not None else ""
         own = self._levels[result] if result else 0
         needed = operand_level(self._program, op, own, self._virtual, self._floor)
+        if not isinstance(op, he.SumMulPlain):
+            return {name: self._form(op, name, needed) for name in names}
+        key = names, needed, result in self._forms.triples
+        if key not in self._summed:
+            self._summed[key] = {name: self._form(op, name, needed) for name in names}
+        return self._summed[key]
+
+    def _form(self, op: Operation, name: str, needed: int) -> Value:
+        """An operand in the form in which an operation reads it."""
+        result = op.result.name if op.result is not None else ""
         elsewhere = needed != self._levels[name]
         rescaled = elsewhere or isinstance(op, NEEDS_RESCALED) or result not in self._forms.pending
         if rescaled and name in self._forms.pending:

@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 _CACHE_BYTES = 8 << 20
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _ZIP_LIMIT = (1 << 32) - (1 << 20)
 
 
@@ -72,6 +73,11 @@ class BundleFiles:
         self.envelope = envelope
         self._source = source
         self._cache: dict[str, bytes] = {}
+
+    @property
+    def has_owners_part(self) -> bool:
+        """Whether the weights that the model's owner encrypts are here, in the clear."""
+        return any(map(_is_owners, self._source.sizes()))
 
     def read(self, name: str) -> bytes:
         """The contents of a file; the very bytes returned have been checked.
@@ -218,7 +224,9 @@ def _is_owners(name: str) -> bool:
 
 def _write(target: Path, contents: Mapping[str, bytes], overwrite: bool) -> None:
     if is_archive_name(target):
-        atomic_write_bytes(target, _pack(target, contents))
+        # The weights that a model's owner encrypts are nobody else's.
+        mode = 0o600 if any(map(_is_owners, contents)) else 0o644
+        atomic_write_bytes(target, _pack(target, contents), mode)
     else:
         with atomic_directory(target, overwrite) as folder:
             _fill(folder, target, contents)
@@ -228,8 +236,10 @@ def _fill(folder: Path, target: Path, contents: Mapping[str, bytes]) -> None:
     try:
         for name, data in contents.items():
             place = folder / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
+            private = _is_owners(name)
+            place.parent.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
+            with os.fdopen(os.open(place, _NEW_FILE, 0o600 if private else 0o666), "wb") as stream:
+                stream.write(data)
     except OSError as error:
         raise cannot_write(target, error) from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from hecompile.cli.options import (
     json_option,
     keys_option,
     output_option,
+    weights_cache_option,
     workers_option,
 )
 from hecompile.errors import IntegrityError, UsageError
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 )
 @output_option("The encrypted outputs.", True, "OUT.hect")
 @workers_option
+@weights_cache_option
 @access_options
 @json_option
 def command(
@@ -56,6 +60,7 @@ def command(
     profile: Path | None,
     output: Path,
     workers: int,
+    weights_cache: Path | None,
     access: Access,
     as_json: bool,
 ) -> None:
@@ -69,11 +74,12 @@ def command(
     goes_on = encrypted is None and resume is not None and response is not None
     if not begins and not goes_on:
         raise UsageError("give either --input, or --resume together with --response")
+    _one_thread()
     door = access.door(bundle)
     door.guard(access.user).evaluate()
     check_output(output)
     check_output(profile)
-    evaluator = _evaluator(door, keys, model)
+    evaluator = _evaluator(door, keys, model, weights_cache)
     profiler = _profiler(evaluator) if profile is not None else None
     running = _begun(evaluator, encrypted or resume or output, response)
     # A profile is this process's.
@@ -87,13 +93,28 @@ def command(
         write_profile(profile, profiler.profile(len(running)))
 
 
-def _evaluator(door: Door, keys: Path, model: Path | None) -> Evaluator:
+def _one_thread() -> None:
+    """Keep matrix products to one thread: the processors belong to whole processes.
+
+    Numerical libraries read it when they are imported, so nothing is done where they are.
+    """
+    if "numpy" not in sys.modules:
+        for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+
+
+def _evaluator(door: Door, keys: Path, model: Path | None, cache: Path | None) -> Evaluator:
     from hecompile.runtime.evaluator import Evaluator, galois_steps
     from hecompile.runtime.keys import load_evaluation_keys
     from hecompile.runtime.model_weights import read_model_file
     from hecompile.runtime.parties import read_program, read_spec
 
     files = door.files()
+    if files.has_owners_part:
+        console.warn(
+            "this bundle holds the model's weights in the clear; give the evaluator the copy that "
+            "'hecompile export' writes"
+        )
     spec = read_spec(files)
     program = read_program(files, spec)
     progress = console.Progress()
@@ -101,7 +122,14 @@ def _evaluator(door: Door, keys: Path, model: Path | None) -> Evaluator:
         keys, spec.parameters, spec.program, galois_steps(program), progress, spec.manifest
     )
     weights = read_model_file(model, program) if model is not None else None
-    return Evaluator(program, found, progress=progress, manifest=spec.manifest, model=weights)
+    return Evaluator(
+        program,
+        found,
+        progress=progress,
+        manifest=spec.manifest,
+        model=weights,
+        weights_cache=cache,
+    )
 
 
 def _profiler(evaluator: Evaluator) -> Profiler:

@@ -120,6 +120,17 @@ def workers_option(function: F) -> F:
     )(function)
 
 
+def weights_cache_option(function: F) -> F:
+    """`--weights-cache DIR`: where encoded weights are kept."""
+    return click.option(
+        "--weights-cache",
+        type=PATH,
+        metavar="DIR",
+        help="Keep encoded weights there, in clear and for you alone, so that later calls load"
+        " them instead of encoding them.",
+    )(function)
+
+
 def processors() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0))

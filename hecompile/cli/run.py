@@ -17,6 +17,7 @@ from hecompile.cli.options import (
     json_option,
     only_option,
     output_option,
+    weights_cache_option,
     workers_option,
 )
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     help="For loading and for each evaluation.",
 )
 @workers_option
+@weights_cache_option
 @access_options
 @json_option
 def command(
@@ -53,6 +55,7 @@ def command(
     model_owner: str | None,
     timeout: float | None,
     workers: int,
+    weights_cache: Path | None,
     access: Access,
     as_json: bool,
 ) -> None:
@@ -84,6 +87,7 @@ def command(
         warn=console.warn,
         model_weights=read_weights(files, spec),
         workers=workers,
+        weights_cache=weights_cache,
     )
     document = {
         **samples_document(result.outputs, result.raw_outputs),

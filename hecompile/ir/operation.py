@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 from hecompile.errors import ProgramError
@@ -49,7 +50,7 @@ class Operation:
     result: Value | None = None
     location: str = dataclasses.field(default="", compare=False)
 
-    @property
+    @cached_property
     def operands(self) -> tuple[Value, ...]:
         """Every operand present, in order."""
         found: list[Value] = []
@@ -93,9 +94,11 @@ class Operation:
             content = getattr(self, field)
             if isinstance(content, tuple):
                 new: Any = tuple(renamed.get(v.name, v) for v in content)
+                changed = any(map(operator.is_not, new, content))
             else:
                 new = renamed.get(content.name, content) if content is not None else None
-            if new != content:
+                changed = new is not content
+            if changed:
                 changes[field] = new
         return dataclasses.replace(self, **changes) if changes else self
 

@@ -71,10 +71,11 @@ def _check_names(program: Program, op: Operation, seen: dict[str, Type]) -> list
     if dialect != program.dialect:
         offences.append(Offence(op, f"a {dialect} operation in a {program.dialect} program"))
     for value in op.operands:
-        if value.name not in seen:
+        known = seen.get(value.name)
+        if known is None:
             offences.append(Offence(op, "used before it is defined", value))
-        elif seen[value.name] != value.type:
-            offences.append(Offence(op, f"defined as {seen[value.name]}", value))
+        elif known is not value.type and known != value.type:
+            offences.append(Offence(op, f"defined as {known}", value))
     if op.result is not None and op.result.name in seen:
         offences.append(Offence(op, "defined twice", op.result))
     return offences

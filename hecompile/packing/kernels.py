@@ -78,14 +78,16 @@ def match(operand: Occurrences, linear: SparseMap, target: Target) -> Entries:
     t = np.repeat(goal.held, counts)[:, None]
     columns = linear.columns[entry]
     part, place, periods = (a[columns] for a in (operand.part, operand.place, operand.period))
-    distance = (place - t) % np.minimum(periods, period)
+    # Periods are powers of two.
+    distance = (place - t) & (np.minimum(periods, period) - 1)
     rotation = np.where(part >= 0, distance >> target.low << target.low, _FAR)
-    pick = np.argmin(rotation, axis=1)[:, None]
+    rows, pick = np.arange(len(columns)), np.argmin(rotation, axis=1)
     part, place, periods, distance, rotation = (
-        np.take_along_axis(a, pick, axis=1)[:, 0]
+        a[:, 0] if a.shape[1] == 1 else a[rows, pick]
         for a in (part, place, periods, distance, rotation)
     )
-    slot = np.where(periods >= period, (place - rotation) % periods, t[:, 0] + distance - rotation)
+    at_home = (place - rotation) & (periods - 1)
+    slot = np.where(periods >= period, at_home, t[:, 0] + distance - rotation)
     return Entries(part, rotation, slot, np.maximum(periods, period), linear.values[entry])
 
 

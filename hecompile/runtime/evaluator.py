@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from hecompile.errors import IntegrityError, ProgramError
@@ -22,6 +24,7 @@ from hecompile.runtime.model_weights import open_model
 from hecompile.runtime.pair import Pair, start_pair
 from hecompile.runtime.serial import ciphertext_from_bytes
 from hecompile.runtime.spec import UNBOUND, CipherSpec, RefreshSpec, spec_from_program
+from hecompile.runtime.weight_cache import WeightCache
 from hecompile.runtime.weights import WeightCounts, Weights
 from hecompile.runtime.wire import ciphertext_bytes
 
@@ -46,8 +49,12 @@ class Evaluator:
         guard: Guard | None = None,
         manifest: str = UNBOUND,
         model: bytes | None = None,
+        weights_cache: str | Path | None = None,
     ) -> None:
         """Check the program and encode its weights.
+
+        Sums of scalar products are matrix products, whose threads compete with other processes
+        for nothing gained: set OPENBLAS_NUM_THREADS=1 before numpy is imported.
 
         Args:
             program: Finished program, with levels and scales.
@@ -58,12 +65,14 @@ class Evaluator:
             guard: Asked before each evaluation.
             manifest: Digest of the manifest of the program's bundle.
             model: Envelope of the encrypted weights, for a program that has some.
+            weights_cache: Folder where encoded weights are kept, in clear, from one load to the
+                next; None keeps none.
 
         Raises:
             ProgramError: The program cannot run on its parameters.
             InputError: The program needs a model and there is none, or the other way round.
             IntegrityError: The keys or the model are another program's or bundle's, or the keys
-                lack a rotation.
+                lack a rotation, or the weights' cache is damaged.
         """
         parameters = check_program(program)
         self.program = program
@@ -79,9 +88,15 @@ class Evaluator:
         self.progress = progress
         self.pair: Pair | None = None
         self._guard = guard if guard is not None else OpenGuard()
-        self._weights = Weights(program, keys.context, memory_limit, progress)
+        self._weights = self._loaded_weights(memory_limit, weights_cache)
         ciphertexts = open_model(model, program, self.key_id, manifest, keys.context, progress)
         self.machine = Machine(program, keys, self._weights, ciphertexts)
+
+    def _loaded_weights(self, memory_limit: int | None, folder: str | Path | None) -> Weights:
+        if folder is None:
+            return Weights(self.program, self.context, memory_limit, self.progress)
+        with contextlib.closing(WeightCache(folder, self.spec.program, self.context)) as cache:
+            return Weights(self.program, self.context, memory_limit, self.progress, cache)
 
     @property
     def weights(self) -> WeightCounts:

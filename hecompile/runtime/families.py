@@ -24,13 +24,8 @@ from hecompile.ir.operation import Value
 from hecompile.ir.program import Program
 from hecompile.runtime.admission import facts
 from hecompile.runtime.context import Context
-from hecompile.runtime.residues import (
-    LayoutError,
-    ResidueAccess,
-    Residues,
-    load_residues,
-    residue_access,
-)
+from hecompile.runtime.rawmemory import Residues
+from hecompile.runtime.residues import LayoutError, ResidueAccess, load_residues, residue_access
 from hecompile.runtime.scalar_matrix import (
     Integers,
     Product,

@@ -23,13 +23,8 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
 from hecompile.runtime.admission import facts
 from hecompile.runtime.context import Context
-from hecompile.runtime.residues import (
-    LayoutError,
-    ResidueAccess,
-    Residues,
-    load_residues,
-    residue_access,
-)
+from hecompile.runtime.rawmemory import Residues
+from hecompile.runtime.residues import LayoutError, ResidueAccess, load_residues, residue_access
 
 FEWEST_TERMS: Final = 3
 """Sums of fewer products are left to SEAL: a result costs about as much as a product to write."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import os
 import signal
 import struct
@@ -17,17 +16,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from hecompile.errors import HecompileError, ProgramError
 from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
 from hecompile.numeric.cost import DEFAULT_COST_MODEL
-from hecompile.runtime.admission import facts
 from hecompile.runtime.context import Context
+from hecompile.runtime.handover import MOST_FILES, Handover
 from hecompile.runtime.machine import Machine, Timing
 from hecompile.runtime.rehearsal import rehearse
-from hecompile.runtime.residues import LayoutError, Residues, load_residues, residue_access
+from hecompile.runtime.residues import LayoutError, residue_access
 from hecompile.runtime.schedule import HELPER, MAIN, Segment, plan_segments, value_bytes
 from hecompile.runtime.steps import Step
 
@@ -65,16 +62,8 @@ class Pair:
             for start, segment in segments.items()
             for who in (MAIN, HELPER)
         }
-        self._access = residue_access(context)
-        self._places: dict[str, tuple[int, int]] = {}
-        size = 0
-        for segment in segments.values():
-            for name in (*segment.given, *sorted(segment.handed)):
-                if name not in self._places:
-                    self._places[name] = len(self._places), size
-                    size += value_bytes(program, name)
-        self._names = list(self._places)
-        self._shared = mmap.mmap(-1, max(1, size))
+        self._handover = Handover(program, context, {n: _moved(s) for n, s in segments.items()})
+        self._current = -1
         down, up = os.pipe(), os.pipe()
         self._owner = os.getpid()
         self._helper = os.fork()
@@ -110,6 +99,7 @@ class Pair:
             raise
 
     def _run(self, segment: Segment, live: dict[str, Any]) -> None:
+        self._current = segment.start
         self._tell(_BEGIN, segment.start)
         for name in segment.given:
             self._hand_over(name, live[name])
@@ -147,6 +137,7 @@ class Pair:
         for descriptor in (self._in, self._out):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+        self._handover.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._helper, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -163,7 +154,7 @@ class Pair:
                 for name, turn in last.items()
                 if name not in segment.keep and final[name] < segment.end
             }
-        moved = {*segment.given, *segment.handed}
+        moved = set(_moved(segment))
         return [
             _Turn(step, tuple(x.name for x in step.op.operands if x.name in moved))
             for step in self._machine.bind(operations, last)
@@ -188,24 +179,12 @@ class Pair:
             self._take(number, live)
 
     def _take(self, number: int, live: dict[str, Any]) -> None:
-        name = self._names[number]
-        if name in live:
-            return
-        value = self._program.definitions[name].defined
-        found = facts(value)
-        live[name] = load_residues(self._context, self._region(name), found.level, found.scale)
+        name = self._handover.groups[self._current][number]
+        if name not in live:
+            live[name] = self._handover.get(self._current, name)
 
     def _hand_over(self, name: str, value: Any) -> None:
-        np.copyto(self._region(name), self._access.view(value))
-        self._tell(_VALUE, self._places[name][0])
-
-    def _region(self, name: str) -> Residues:
-        value = self._program.definitions[name].defined
-        level, polynomials = facts(value).level, he.cipher_type(value).polynomials
-        shape = (polynomials, level + 1, self._context.parameters.poly_modulus_degree)
-        count = shape[0] * shape[1] * shape[2]
-        flat = np.frombuffer(self._shared, np.uint64, count, self._places[name][1])
-        return flat.reshape(shape)
+        self._tell(_VALUE, self._handover.put(self._current, name, value))
 
     def _tell(self, kind: int, number: int, body: bytes = b"") -> None:
         data = _MESSAGE.pack(kind, number) + body
@@ -242,6 +221,7 @@ class Pair:
                     self._tell(_DONE, 0)
                 if kind != _BEGIN:
                     continue
+                self._current = start
                 before = time.process_time()
                 self._machine.forget_timings()
                 try:
@@ -262,6 +242,11 @@ _DISAGREE: Final = "the two processes of an evaluation disagree; evaluate with -
 _LOST: Final = "the second process of an evaluation has ended; evaluate with --workers 1."
 
 
+def _moved(segment: Segment) -> list[str]:
+    """Values of a segment that one process has from the other."""
+    return list(dict.fromkeys((*segment.given, *sorted(segment.handed))))
+
+
 def start_pair(program: Program, context: Context, machine: Machine) -> Pair | None:
     """Start a helper where two processes are quicker than one; None where they are not.
 
@@ -275,8 +260,9 @@ def start_pair(program: Program, context: Context, machine: Machine) -> Pair | N
     except LayoutError:
         return None
     segments = {s.start: s for s in plan_segments(program, DEFAULT_COST_MODEL)}
-    moved = {name for s in segments.values() for name in (*s.given, *s.handed)}
-    if sum(value_bytes(program, name) for name in moved) > _MOST_BYTES:
+    moved = [_moved(segment) for segment in segments.values()]
+    largest = max((sum(value_bytes(program, name) for name in names) for names in moved), default=0)
+    if largest > _MOST_BYTES or max(map(len, moved), default=0) > MOST_FILES:
         return None
     wall = sum(s.seconds for s in segments.values())
     if wall > WORTH * sum(s.alone for s in segments.values()):

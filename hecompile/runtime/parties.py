@@ -118,6 +118,7 @@ class Bundle:
         model: bytes | None = None,
         memory_limit: int | None = None,
         progress: Progress = no_progress,
+        weights_cache: str | Path | None = None,
     ) -> Evaluator:
         """The evaluator, with the evaluation keys from `keys`.
 
@@ -126,6 +127,7 @@ class Bundle:
             model: What `encrypt_model` gave, for a program with encrypted weights.
             memory_limit: Most bytes of encoded weights.
             progress: Told what is going on.
+            weights_cache: Folder where encoded weights are kept, in clear; None keeps none.
 
         Raises:
             AccessDeniedError: The user may not evaluate.
@@ -144,6 +146,7 @@ class Bundle:
             guard=self._guard,
             manifest=spec.manifest,
             model=model,
+            weights_cache=weights_cache,
         )
 
     def custodian(self, keys: str | Path) -> Custodian:

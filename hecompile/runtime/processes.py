@@ -66,6 +66,7 @@ class EvaluatorProcess:
         timeout: float | None = None,
         progress: Progress = no_progress,
         workers: int = 1,
+        weights_cache: str | Path | None = None,
     ) -> None:
         """Describe the process; it starts when the `with` block is entered.
 
@@ -79,6 +80,7 @@ class EvaluatorProcess:
             timeout: Seconds that loading or one evaluation may take; None for no limit.
             progress: Told what the process reports.
             workers: With 2 or more, a second process may share each evaluation.
+            weights_cache: Folder where encoded weights are kept, in clear; None keeps none.
         """
         self.phases: dict[str, Phase] = {}
         self.peak_memory_bytes = 0
@@ -89,6 +91,7 @@ class EvaluatorProcess:
             "manifest": spec.manifest,
             "model": model is not None,
             "workers": workers,
+            "weights_cache": None if weights_cache is None else str(Path(weights_cache).resolve()),
         }
         self._model = model
         self._program = (program, constants)

@@ -17,7 +17,8 @@ from hecompile.ir.operation import Operation, Value
 from hecompile.ir.types import CipherType
 from hecompile.runtime.admission import facts
 from hecompile.runtime.context import Context
-from hecompile.runtime.residues import Residues, load_residues
+from hecompile.runtime.rawmemory import Residues
+from hecompile.runtime.residues import load_residues
 from hecompile.runtime.steps import Step
 
 MOST_SECONDS: Final = 0.5

@@ -12,27 +12,27 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import threading
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import tenseal.sealapi as seal
 
 from hecompile.errors import ProgramError
 from hecompile.runtime.context import Context
-from hecompile.runtime.stream import HEADER, MAGIC
+from hecompile.runtime.rawmemory import (
+    INSTANCE_POINTER,
+    Residues,
+    own_memory,
+    plain_stream,
+    read_word,
+    stream_head,
+)
 
-Residues = npt.NDArray[np.uint64]
-
-# A pybind11 instance: the object's head of two words, then the pointer to the C++ object.
-_INSTANCE_POINTER: Final = 16
 # seal::Ciphertext: identifier (4 words), NTT form, polynomials, N, primes, scale, correction
 # factor; then its DynArray: pool (2 words), capacity, size, address of the residues.
 _CIPHERTEXT: Final = struct.Struct("<4Q?7x3QdQ2Q2QQ")
 # What seal::Ciphertext::save_members writes before the residues.
 _MEMBERS: Final = struct.Struct("<4Q?3QdQ")
-_ARRAY_LENGTH: Final = struct.Struct("<Q")
 _WORD: Final = 8
 
 
@@ -52,22 +52,29 @@ def load_residues(context: Context, residues: Residues, level: int, scale: float
     Raises:
         ProgramError: SEAL does not take it, or it hides nothing.
     """
-    polynomials, primes, degree = residues.shape
+    polynomials, primes, _ = residues.shape
     if not residues[1:].any():
         raise ProgramError("result ciphertext is transparent")
-    body = np.ascontiguousarray(residues)
-    identity = context.parms_ids[level]
-    members = _MEMBERS.pack(*identity, True, polynomials, degree, primes, scale, 1)
-    count = _ARRAY_LENGTH.pack(body.size)
-    inner = HEADER.size + len(count) + body.nbytes
-    outer = HEADER.size + len(members) + inner
-    head = _stream_header(outer) + members + _stream_header(inner) + count
+    members = _members(context, polynomials, primes, level, scale)
     value = seal.Ciphertext()
     try:
-        value.load(context.seal, _SCRATCH.holding(head, body.data.cast("B")))
+        value.load(context.seal, plain_stream(members, np.ascontiguousarray(residues)))
     except (RuntimeError, ValueError, OSError) as error:
         raise ProgramError(f"SEAL does not take residues: '{error}'.") from error
     return value
+
+
+def ciphertext_head(context: Context, polynomials: int, level: int, scale: float) -> bytes:
+    """What comes before the residues where a ciphertext is a stream that SEAL loads."""
+    members = _members(context, polynomials, level + 1, level, scale)
+    count = polynomials * (level + 1) * context.parameters.poly_modulus_degree
+    return stream_head(members, count)
+
+
+def _members(context: Context, polynomials: int, primes: int, level: int, scale: float) -> bytes:
+    degree = context.parameters.poly_modulus_degree
+    identity = context.parms_ids[level]
+    return _MEMBERS.pack(*identity, True, polynomials, degree, primes, scale, 1)
 
 
 def residue_access(context: Context) -> ResidueAccess:
@@ -114,7 +121,7 @@ class ResidueAccess:
         Raises:
             LayoutError: SEAL's own accessors contradict what lies in memory.
         """
-        start = ctypes.c_uint64.from_address(id(value) + _INSTANCE_POINTER).value
+        start = ctypes.c_uint64.from_address(id(value) + INSTANCE_POINTER).value
         members = ctypes.string_at(start, _CIPHERTEXT.size)
         address, shape = self._checked(value, members)
         words = (ctypes.c_uint64 * (shape[0] * shape[1] * shape[2])).from_address(address)
@@ -162,50 +169,13 @@ class ResidueAccess:
 
     def _test_pointers(self, value: Any) -> None:
         """Follow the pointers once where a wrong address is an error, not a crash."""
-        if type(value).__basicsize__ < _INSTANCE_POINTER + _WORD:
+        if type(value).__basicsize__ < INSTANCE_POINTER + _WORD:
             raise LayoutError("a ciphertext's Python object is smaller than expected")
-        memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            start = _word(memory, id(value) + _INSTANCE_POINTER)
+        with own_memory() as memory:
+            start = read_word(memory, id(value) + INSTANCE_POINTER)
             members = os.pread(memory, _CIPHERTEXT.size, start)
             address, shape = self._checked(value, members)
             last = shape[0] * shape[1] * shape[2] - 1
             for place in (0, 1, last):
-                if _word(memory, address + _WORD * place) != value[place]:
+                if read_word(memory, address + _WORD * place) != value[place]:
                     raise LayoutError("a ciphertext's residues are not where they are expected")
-        finally:
-            os.close(memory)
-
-
-def _stream_header(size: int) -> bytes:
-    """Head of an object that SEAL has not compressed."""
-    own = seal.Serialization.SEALHeader()
-    return HEADER.pack(MAGIC, HEADER.size, own.version_major, own.version_minor, 0, 0, size)
-
-
-def _word(memory: int, address: int) -> int:
-    (found,) = struct.unpack("<Q", os.pread(memory, _WORD, address))
-    return int(found)
-
-
-class _Scratch(threading.local):
-    """An anonymous file in memory for each thread, kept because its pages cost more than a copy."""
-
-    def __init__(self) -> None:
-        self._owner = 0
-        self._stream: BinaryIO | None = None
-
-    def holding(self, head: bytes, body: memoryview) -> str:
-        """Write a SEAL stream; return the path that reads it until the next call."""
-        # A process started by fork shares its parent's file, and must not write to it.
-        if self._stream is None or self._owner != os.getpid():
-            descriptor = os.memfd_create("hecompile", os.MFD_CLOEXEC)
-            self._stream, self._owner = os.fdopen(descriptor, "wb", buffering=0), os.getpid()
-        self._stream.seek(0)
-        for part in (memoryview(head), body):
-            while part:
-                part = part[self._stream.write(part) :]
-        return f"/proc/self/fd/{self._stream.fileno()}"
-
-
-_SCRATCH: Final = _Scratch()

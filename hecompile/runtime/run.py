@@ -92,6 +92,7 @@ def run_parties(
     warn: Warn = no_warning,
     model_weights: Mapping[str, Array] | None = None,
     workers: int = 1,
+    weights_cache: str | Path | None = None,
 ) -> RunResult:
     """Encrypt samples, evaluate them in another process, decrypt the results.
 
@@ -112,6 +113,7 @@ def run_parties(
         workers: Most evaluator processes at a time, each with groups of samples of its own, and
             processes that make keys. Where there are fewer groups than half of it, two processes
             share each evaluation if that is quicker.
+        weights_cache: Folder where the evaluator keeps encoded weights, in clear; None keeps none.
 
     Raises:
         HecompileError: Bad input, keys of another bundle, or the evaluator failed.
@@ -148,6 +150,7 @@ def run_parties(
                 timeout=timeout,
                 progress=groups,
                 workers=workers // crew,
+                weights_cache=weights_cache,
             )
             for _ in range(crew)
         ]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hecompile.ir.constants import Array
-from hecompile.runtime.residues import Residues
+from hecompile.runtime.rawmemory import Residues
 
 Integers = npt.NDArray[np.int64]
 

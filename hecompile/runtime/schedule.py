@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
@@ -22,9 +22,14 @@ from hecompile.workload import evaluator_work, seconds
 MAIN: Final = 0
 HELPER: Final = 1
 _IDLE: Final = (he.Input, he.Encode, he.Output, he.Refresh)
-# Handing a ciphertext over: a copy, a message, SEAL's checks of what is read; seconds per byte.
-_TRANSFER_FIXED: Final = 1e-4
-_TRANSFER_PER_BYTE: Final = 4e-10
+# Handing a ciphertext over keeps both processes busy, the second with SEAL's checks of what it
+# loads: seconds, and seconds per byte. A process that waits is woken after a while.
+_FIXED: Final = 3e-5
+_SEND: Final = 2e-10
+_RECEIVE: Final = 4e-10
+_WAKE: Final = 5e-5
+# How much a hand-over counts beside the end of an operation: the best of some schedules is taken.
+_WEIGHTS: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,60 @@ def plan_segments(program: Program, cost: CostModel) -> tuple[Segment, ...]:
     )
 
 
+class _Move(NamedTuple):
+    """A value that one process hands to the other.
+
+    Attributes:
+        name: The value.
+        known: Second at which it is computed.
+        sending: Seconds that its sender is busy.
+        receiving: Seconds that its receiver is busy.
+    """
+
+    name: str
+    known: float
+    sending: float
+    receiving: float
+
+
+class _Timetable:
+    """What the two processes do so far.
+
+    Attributes:
+        where: The process of each operation.
+        done: The second at which it ends.
+        orders: Operations of each process.
+        known: Values made by one process that the other has, too.
+    """
+
+    def __init__(self) -> None:
+        self.where: dict[int, int] = {}
+        self.done: dict[int, float] = {}
+        self.orders: tuple[list[int], list[int]] = ([], [])
+        self.known: set[tuple[str, int]] = set()
+        self._free = [0.0, 0.0]
+
+    @property
+    def wall(self) -> float:
+        """Second at which both processes are done."""
+        return max(self._free)
+
+    def end(self, worker: int, moves: Sequence[_Move], cost: float) -> float:
+        """When an operation would end that begins as soon as the process and its operands can."""
+        begin = self._free[worker]
+        for move in moves:
+            begin = max(begin, move.known + move.sending + _WAKE) + move.receiving
+        return begin + cost
+
+    def run(self, n: int, worker: int, moves: Sequence[_Move], end: float) -> None:
+        """Let a process run an operation."""
+        self.where[n], self.done[n], self._free[worker] = worker, end, end
+        self.orders[worker].append(n)
+        for move in moves:
+            self.known.add((move.name, worker))
+            self._free[1 - worker] += move.sending
+
+
 class _Scheduler:
     def __init__(self, program: Program, costs: Sequence[float], start: int, end: int) -> None:
         self._program = program
@@ -90,7 +149,10 @@ class _Scheduler:
 
     def segment(self) -> Segment:
         """Schedule, then find what has to be handed over."""
-        where, orders, wall = self._schedule()
+        urgency = self._urgency()
+        tried = [self._schedule(urgency, weight) for weight in _WEIGHTS]
+        best = min(tried, key=lambda table: table.wall)
+        where, orders = best.where, best.orders
         last = self._program.last_uses
         outputs = {
             x.name
@@ -111,51 +173,47 @@ class _Scheduler:
         return Segment(
             self._start,
             self._end,
-            orders,
+            (tuple(orders[MAIN]), tuple(orders[HELPER])),
             tuple(given),
             frozenset(handed),
             frozenset(keep),
-            wall,
+            best.wall,
             sum(self._costs[n] for n in self._run),
         )
 
-    def _schedule(self) -> tuple[dict[int, int], tuple[tuple[int, ...], tuple[int, ...]], float]:
-        urgency = self._urgency()
+    def _schedule(self, urgency: Mapping[int, float], weight: float) -> _Timetable:
+        """A schedule that counts what is sent `weight` times when it places an operation."""
         missing = {n: sum(x in self._made for x in names) for n, names in self._needs.items()}
         ready = [(-urgency[n], n) for n in self._run if not missing[n]]
         ready.sort()
-        free, where = [0.0, 0.0], dict[int, int]()
-        done: dict[int, float] = {}
-        orders: tuple[list[int], list[int]] = ([], [])
+        table = _Timetable()
         while ready:
             _, n = heappop(ready)
-            begins = [max(free[w], self._arrival(n, w, where, done)) for w in (MAIN, HELPER)]
-            worker = MAIN if begins[MAIN] <= begins[HELPER] else HELPER
-            done[n] = free[worker] = begins[worker] + self._costs[n]
-            where[n] = worker
-            orders[worker].append(n)
+            moves = [self._moves(n, worker, table) for worker in (MAIN, HELPER)]
+            ends = [table.end(worker, moves[worker], self._costs[n]) for worker in (MAIN, HELPER)]
+            prices = [
+                end + weight * sum(move.sending for move in found)
+                for end, found in zip(ends, moves, strict=True)
+            ]
+            worker = MAIN if prices[MAIN] <= prices[HELPER] else HELPER
+            table.run(n, worker, moves[worker], ends[worker])
             for user in self._users[n]:
                 missing[user] -= 1
                 if not missing[user]:
                     heappush(ready, (-urgency[user], user))
-        return where, (tuple(orders[MAIN]), tuple(orders[HELPER])), max(done.values(), default=0.0)
+        return table
 
-    def _arrival(
-        self, n: int, worker: int, where: Mapping[int, int], done: Mapping[int, float]
-    ) -> float:
-        """When the operands of an operation can be at a process."""
-        latest = 0.0
+    def _moves(self, n: int, worker: int, table: _Timetable) -> list[_Move]:
+        """What an operation needs of the other process."""
+        found = []
         for name in self._needs[n]:
             maker = self._made.get(name)
-            if maker is None:
-                latest = max(latest, self._transfer(name) if worker == HELPER else 0.0)
-            else:
-                moved = self._transfer(name) if where[maker] != worker else 0.0
-                latest = max(latest, done[maker] + moved)
-        return latest
-
-    def _transfer(self, name: str) -> float:
-        return _TRANSFER_FIXED + _TRANSFER_PER_BYTE * value_bytes(self._program, name)
+            at = MAIN if maker is None else table.where[maker]
+            if at != worker and (name, worker) not in table.known:
+                size = value_bytes(self._program, name)
+                known = 0.0 if maker is None else table.done[maker]
+                found.append(_Move(name, known, _FIXED + _SEND * size, _FIXED + _RECEIVE * size))
+        return found
 
     def _urgency(self) -> dict[int, float]:
         """Seconds from the beginning of each operation to the end, if nothing had to wait."""

@@ -14,6 +14,7 @@ from hecompile.ir.program import Program
 from hecompile.runtime.admission import facts
 from hecompile.runtime.context import Context
 from hecompile.runtime.keys import Progress, no_progress
+from hecompile.runtime.weight_cache import Key, WeightCache
 
 _MEMORY_SHARE: Final = 2
 
@@ -53,10 +54,6 @@ class _Vector:
     uses: int = 0
 
 
-_Key = tuple[bytes, int, float]
-"""Digest of a vector, level, scale."""
-
-
 class Weights:
     """The weights of each operation that has some.
 
@@ -70,6 +67,7 @@ class Weights:
         context: Context,
         memory_limit: int | None = None,
         progress: Progress = no_progress,
+        cache: WeightCache | None = None,
     ) -> None:
         """Encode the weights of a checked program.
 
@@ -79,11 +77,16 @@ class Weights:
             memory_limit: Most bytes that encoded weights may take; None for half of the
                 machine's memory.
             progress: Called for each vector encoded.
+            cache: Where encoded weights are kept from one load to the next.
+
+        Raises:
+            IntegrityError: The cache is damaged.
         """
         self._context = context
+        self._cache = cache
         self._uniform = 0
-        vectors: dict[_Key, _Vector] = {}
-        wanted: dict[str, list[Weight | _Key]] = {}
+        vectors: dict[Key, _Vector] = {}
+        wanted: dict[str, list[Weight | Key]] = {}
         for op in program:
             if isinstance(op, he.Encode | he.SumMulPlain):
                 wanted[op.defined.name] = list(self._found(program, op, vectors))
@@ -116,8 +119,8 @@ class Weights:
         return self._context.encode(1.0 / scale, level, scale)
 
     def _found(
-        self, program: Program, op: he.Encode | he.SumMulPlain, vectors: dict[_Key, _Vector]
-    ) -> Iterator[Weight | _Key]:
+        self, program: Program, op: he.Encode | he.SumMulPlain, vectors: dict[Key, _Vector]
+    ) -> Iterator[Weight | Key]:
         """Weights of an operation: those with one value at once, the others by their key."""
         result = facts(op.defined)
         if isinstance(op, he.Encode):
@@ -136,28 +139,36 @@ class Weights:
             yield key
 
     def _encode(
-        self, vectors: Mapping[_Key, _Vector], limit: int, progress: Progress
-    ) -> dict[_Key, Weight]:
+        self, vectors: Mapping[Key, _Vector], limit: int, progress: Progress
+    ) -> dict[Key, Weight]:
         """Encode within the limit what saves most time for its memory."""
 
-        def saved(key: _Key) -> float:
+        def saved(key: Key) -> float:
             # Encoding takes about as long as two primes, plus one for each prime of the level.
             return vectors[key].uses * (2 + key[1] + 1) / self._size(key)
 
-        shared: dict[_Key, Weight] = {}
+        shared: dict[Key, Weight] = {}
+        kept: dict[Key, Any] = {}
         for done, key in enumerate(sorted(vectors, key=saved, reverse=True), start=1):
             row, (_, level, scale) = vectors[key].row, key
             plain = None
             if self._size(key) <= limit:
                 limit -= self._size(key)
-                plain = self._context.encode(row, level, scale)
+                plain = kept[key] = self._load(key, row)
             shared[key] = Weight(row, level, scale, plain)
             progress("encoding weights", done, len(vectors) + 1)
         # The last step is telling them from numbers, which is done already.
         progress("encoding weights", len(vectors) + 1, len(vectors) + 1)
+        if self._cache is not None and any(key not in self._cache for key in kept):
+            self._cache.write(kept)
         return shared
 
-    def _size(self, key: _Key) -> int:
+    def _load(self, key: Key, row: Array) -> Any:
+        if self._cache is not None and key in self._cache:
+            return self._cache.load(key)
+        return self._context.encode(row, key[1], key[2])
+
+    def _size(self, key: Key) -> int:
         return self._context.parameters.ciphertext_bytes(key[1], polynomials=1)
 
 

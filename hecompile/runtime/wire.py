@@ -9,6 +9,7 @@ ciphertexts are seed-compressed or their residues are out of reach.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 from hecompile.errors import IntegrityError, ProgramError
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import Context
-from hecompile.runtime.residues import LayoutError, Residues, load_residues, residue_access
+from hecompile.runtime.rawmemory import Residues
+from hecompile.runtime.residues import LayoutError, load_residues, residue_access
 from hecompile.runtime.stream import to_bytes
 
 MAGIC: Final = b"HECR"
@@ -28,7 +30,7 @@ _WORD: Final = 8
 
 def packed_bytes(parameters: Parameters, level: int, polynomials: int = 2) -> int:
     """Exact size of a packed ciphertext."""
-    widths = sum(map(_width, parameters.data_primes[: level + 1]))
+    widths = sum(map(residue_bytes, parameters.data_primes[: level + 1]))
     return _HEADER.size + polynomials * parameters.poly_modulus_degree * widths
 
 
@@ -40,9 +42,8 @@ def ciphertext_bytes(context: Context, value: Any) -> bytes:
         return to_bytes(value)
     polynomials, primes, degree = view.shape
     parts = [_HEADER.pack(MAGIC, _VERSION, polynomials, primes, degree, value.scale)]
-    for polynomial in view:
-        for residues, prime in zip(polynomial, context.parameters.data_primes, strict=False):
-            parts.append(_pack(residues, _width(prime)))
+    used = context.parameters.data_primes[:primes]
+    parts += [pack_residues(polynomial, used) for polynomial in view]
     return b"".join(parts)
 
 
@@ -81,21 +82,45 @@ def unpack_ciphertext(
             " program expects; get a fresh copy."
         )
     residues = np.empty(expected, dtype=np.uint64)
-    place = _HEADER.size
+    used, place = parameters.data_primes[: level + 1], _HEADER.size
     for polynomial in residues:
-        for row, prime in zip(polynomial, parameters.data_primes, strict=False):
-            length = _width(prime) * len(row)
-            _unpack(data[place : place + length], _width(prime), row)
-            place += length
+        place = unpack_residues(data, used, polynomial, place)
     try:
         return load_residues(context, residues, level, scale)
     except ProgramError as error:
         raise IntegrityError(f"{what} is no ciphertext: {error}; get a fresh copy.") from error
 
 
-def _width(prime: int) -> int:
-    """Bytes of a residue."""
+def residue_bytes(prime: int) -> int:
+    """Bytes of a residue modulo a prime."""
     return (prime.bit_length() + 7) // 8
+
+
+def pack_residues(polynomial: Residues, primes: Sequence[int]) -> bytes:
+    """Write a polynomial, shape (primes, N), prime by prime."""
+    return b"".join(
+        _pack(residues, residue_bytes(prime))
+        for residues, prime in zip(polynomial, primes, strict=True)
+    )
+
+
+def unpack_residues(data: bytes, primes: Sequence[int], into: Residues, place: int = 0) -> int:
+    """Read what `pack_residues` wrote.
+
+    Args:
+        data: Holds it, with all its bytes.
+        primes: The primes.
+        into: Filled, shape (primes, N); residues may exceed their primes.
+        place: Where it begins.
+
+    Returns:
+        Where it ends.
+    """
+    for row, prime in zip(into, primes, strict=True):
+        length = residue_bytes(prime) * len(row)
+        _unpack(data[place : place + length], residue_bytes(prime), row)
+        place += length
+    return place
 
 
 def _pack(residues: Residues, width: int) -> bytes:

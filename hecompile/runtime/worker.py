@@ -103,6 +103,7 @@ def _load(channel: Channel, folder: str) -> Evaluator:
         progress=progress,
         manifest=manifest,
         model=model,
+        weights_cache=setup.get("weights_cache"),
     )
     if int(setup.get("workers", 1)) > 1:
         evaluator.start_helper()

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from hecompile.frontend import import_onnx
 from hecompile.interpret.tensor import run_tensor
+from hecompile.ir.parser import parse
+from hecompile.ir.printer import print_program
 from hecompile.ir.program import Program
 from hecompile.ir.recurrent_ops import Recurrent
 from hecompile.passbase import Context
@@ -61,6 +63,7 @@ def unrolled(program: Program) -> Program:
 def test_any_form(form: Form) -> None:
     model = form.model()
     program = import_onnx(model)
+    assert parse(print_program(program, inline_elements=1000)) == program
     inputs = samples(program)
     exact = run_tensor(program, inputs)
     compare(interpret(program, inputs), run_onnxruntime(model, inputs))

@@ -26,6 +26,8 @@ SIMPLIFY = "normalise,fold-constants,unroll-recurrent,normalise,cse,dce,merge-li
 LAYERS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 CELLS = {"LSTM": nn.LSTMCell, "GRU": nn.GRUCell, "RNN": nn.RNNCell}
 STEPS, FEATURES, HIDDEN = 3, 3, 2
+EXPORTERS = [False, pytest.param(True, marks=pytest.mark.slow)]
+"""Whether the newer exporter, which takes seconds for each model, writes the model."""
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +97,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("dynamo", EXPORTERS)
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 @pytest.mark.parametrize("kind", LAYERS)
 def test_layers(kind: str, form: dict[str, Any], dynamo: bool) -> None:
@@ -104,7 +106,7 @@ def test_layers(kind: str, form: dict[str, Any], dynamo: bool) -> None:
     assert program.select(Recurrent) or (kind == "RNN" and dynamo)
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("dynamo", EXPORTERS)
 @pytest.mark.parametrize("kind", LAYERS)
 def test_layers_with_initial_states(kind: str, dynamo: bool) -> None:
     states = ("h", "c") if kind == "LSTM" else ("h",)
@@ -114,7 +116,7 @@ def test_layers_with_initial_states(kind: str, dynamo: bool) -> None:
     assert program.select(Recurrent) or (kind == "RNN" and dynamo)
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("dynamo", EXPORTERS)
 @pytest.mark.parametrize(
     "model",
     [*(lambda k=k: Loop(k) for k in CELLS), lambda: Loop("RNN", nonlinearity="relu")],
@@ -124,9 +126,14 @@ def test_cells_in_a_loop(model: Callable[[], nn.Module], dynamo: bool) -> None:
     checked(model(), SEQUENCE, dynamo)
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("dynamo", EXPORTERS)
 def test_an_rnn_with_relu(dynamo: bool) -> None:
     checked(Layers("RNN", nonlinearity="relu", batch_first=True), SEQUENCE, dynamo)
+
+
+def test_a_layer_by_the_newer_exporter() -> None:
+    deep = FORMS["deep in both directions"]
+    assert checked(Layers("GRU", **deep), SEQUENCE, dynamo=True).select(Recurrent)
 
 
 def test_a_projection_is_refused() -> None:

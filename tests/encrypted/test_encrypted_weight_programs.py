@@ -98,7 +98,7 @@ def test_the_noise_of_weights_is_predicted_and_simulated() -> None:
     noisy = run_program_noisy(program, inputs, seed=3)["d1"]
     (predicted,) = predict_noise(program, trace_slots(program, inputs))
     largest = float(np.abs(noisy - exact).max())
-    assert largest <= predicted.bound <= 30 * largest
+    assert largest <= predicted.bound <= 16 * largest
 
 
 def test_program_py_takes_weights_as_files(tmp_path: Path) -> None:

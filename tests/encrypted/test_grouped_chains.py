@@ -42,11 +42,15 @@ def test_a_network_decrypts_within_the_predicted_bound(
         finished, context
     )
     (predicted,) = predict_noise(finished, trace_slots(finished, CALIBRATION))
-    found = run_encrypted(make_parties(finished), {"x": UNSEEN["x"][:, 0]}).raw["y"]
-    exact = run_program_slots(finished, UNSEEN)["y"]
+    # The bound is about the worst calibration samples, so some of them are measured too.
+    known = np.abs(run_program_slots(finished, CALIBRATION)["y"]).max(axis=(1, 2))
+    worst = CALIBRATION["x"][np.argsort(-known)[:4]]
+    inputs = {"x": np.concatenate([UNSEEN["x"], worst])}
+    found = run_encrypted(make_parties(finished), {"x": inputs["x"][:, 0]}).raw["y"]
+    exact = run_program_slots(finished, inputs)["y"]
     error = float(np.abs(found.reshape(exact.shape) - exact).max())
     assert error <= predicted.bound
-    assert predicted.bound <= 200 * error
+    assert predicted.bound <= 16 * error
     assert predicted.bound <= 0.1 * float(np.abs(exact).max())
 
 

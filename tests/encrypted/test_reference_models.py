@@ -13,6 +13,7 @@ import pytest
 import hecompile
 from hecompile.access.signing import SigningKey
 from hecompile.bundle.assemble import CONSTANTS_FILE, PROGRAM_FILE
+from hecompile.chains import MARGINS
 from hecompile.compiler import Compiled
 from hecompile.runtime.run import PHASES, RunResult, Server, run_parties
 from tests.benchmarks.cases import MissingError, make_case
@@ -101,8 +102,9 @@ def test_parameters_are_secure(name: str, run: Callable[[str], Ran]) -> None:
     bits = parameters.coeff_modulus_bits
     assert parameters.security_bits == 128
     assert sum(bits) <= LARGEST_MODULUS[parameters.poly_modulus_degree]
-    # With a special prime below the largest data prime, key switches drown the message.
-    assert bits[-1] >= max(bits[:-1])
+    # A smaller special prime is for the noise model to allow, within limits (decision 0007);
+    # that its prediction holds is tested above.
+    assert bits[-1] >= max(bits[:-1]) + min(MARGINS)
 
 
 @pytest.mark.parametrize("name", MODELS)

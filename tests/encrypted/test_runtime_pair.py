@@ -15,8 +15,12 @@ from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, Layout
 from hecompile.numeric.cost import DEFAULT_COST_MODEL
 from hecompile.runtime import pair as pairs
+from hecompile.runtime.admission import facts
+from hecompile.runtime.context import Context
 from hecompile.runtime.crew import advance_all
 from hecompile.runtime.envelope import open_envelope, read_header
+from hecompile.runtime.handover import Handover
+from hecompile.runtime.residues import load_residues, residue_access
 from hecompile.runtime.schedule import HELPER, MAIN, plan_segments
 from tests.encrypted.runtime_parties import Parties, make_parties
 from tests.encrypted.runtime_programs import MEDIUM, Writer, matrix_program, refresh_program
@@ -101,6 +105,31 @@ def test_a_segment_between_refreshes_is_shared_too(monkeypatch: pytest.MonkeyPat
     for _ in range(2):
         assert np.abs(parties.raw(x) - (x**8 + x**2)).max() < 1e-7
     parties.evaluator.close()
+
+
+def test_groups_of_values_share_places_without_mixing_them_up() -> None:
+    program = wide_program()
+    context = Context(MEDIUM)
+    names = [op.result.name for op in program if op.result is not None][:3]
+    handover = Handover(program, context, {0: names[:2], 7: names[1:]})
+    ciphertexts = {}
+    for number, name in enumerate(names):
+        value = program.definitions[name].defined
+        found, polynomials = facts(value), he.cipher_type(value).polynomials
+        shape = (polynomials, found.level + 1, 8192)
+        residues = np.full(shape, number + 1, dtype=np.uint64)
+        ciphertexts[name] = load_residues(context, residues, found.level, found.scale)
+    for group, chosen in handover.groups.items():
+        assert [handover.put(group, name, ciphertexts[name]) for name in chosen] == [0, 1]
+        for name in chosen:
+            again = handover.get(group, name)
+            assert again.scale == ciphertexts[name].scale
+            view = residue_access(context).view
+            assert np.array_equal(view(again), view(ciphertexts[name]))
+    os.ftruncate(handover._files[0], 100)
+    with pytest.raises(HecompileError, match="handed over wrongly"):
+        handover.get(7, names[1])
+    handover.close()
 
 
 def test_a_helper_that_dies_is_an_error_and_the_next_evaluation_goes_on_alone(

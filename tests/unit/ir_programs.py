@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -153,21 +154,37 @@ def _affine(draw: Draw, b: Builder, values: list[Value]) -> Operation:
     return mo.Affine(xs=xs, maps=tuple(maps), bias=bias, dims=(1, 2))
 
 
-def _lstm(draw: Draw, b: Builder, values: list[Value]) -> Operation | None:
+def _recurrent(draw: Draw, b: Builder, values: list[Value]) -> Operation | None:
     x = _pick(draw, [v for v in values if len(_shape(v)) == 3])
     if x is None:
         return None
     _, batch, features = _shape(x)
-    w, r = _constant(draw, b, 1, 4, features), _constant(draw, b, 1, 4, 1)
-    p = _constant(draw, b, 1, 3) if draw(st.booleans()) else None
-    c0 = _constant(draw, b, 1, batch, 1) if draw(st.booleans()) else None
-    return ro.Lstm(
-        x=x, w=w, r=r, c0=c0, p=p, hidden=1, output=draw(st.sampled_from(["Y", "Y_h", "Y_c"]))
+    kind: Any = draw(st.sampled_from([ro.Lstm, ro.Gru, ro.Rnn]))
+    # One number in all of them: many weights would leave room for little else in a program.
+    number = draw(NUMBERS)
+
+    def filled(*shape: int) -> Value:
+        return b.emit(to.ConstantTensor(value=b.constant(np.full(shape, number)), dims=shape))
+
+    own: dict[str, Any] = {}
+    if kind is ro.Lstm:
+        own["p"] = filled(1, 3) if draw(st.booleans()) else None
+        own["c0"] = filled(1, batch, 1) if draw(st.booleans()) else None
+    elif kind is ro.Gru:
+        own["linear_before_reset"] = draw(st.booleans())
+    made: Operation = kind(
+        x=x,
+        w=filled(1, kind.gates, features),
+        r=filled(1, kind.gates, 1),
+        hidden=1,
+        output=draw(st.sampled_from(kind.outputs)),
+        **own,
     )
+    return made
 
 
 TENSOR_STEPS: list[Step] = [_binary, _unary, _activation, _polynomial, _matmul, _conv, _pool]
-TENSOR_STEPS += [_batch_norm, _reduce, _move, _move, _move, _affine, _lstm]
+TENSOR_STEPS += [_batch_norm, _reduce, _move, _move, _move, _affine, _recurrent]
 
 
 @st.composite

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +124,39 @@ def test_three_parties_hand_files_to_each_other(place: Place, call: Caller, tmp_
     assert np.abs(raw - plain_mlp(LAYERS, X)).max() <= bound(place, call)
     text = call(*place.words("decrypt", "--keys", place.keys, "--as", "anna"), "--input", result)
     assert "raw" in text.out
+
+
+def test_encoded_weights_are_kept_where_asked(place: Place, call: Caller, tmp_path: Path) -> None:
+    cache, sent = tmp_path / "cache", tmp_path / "in.hect"
+    words = ["--input", place.folder / "x.npz", "--keys", place.keys, "--as", "anna"]
+    call(*place.words("run", *words, "--weights-cache", cache, "--workers", 1))
+    (file,) = cache.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    call(*place.words("encrypt", *words), "-o", sent)
+    more = place.words("evaluate", "--keys", place.keys, "--as", "cloud", "--input", sent)
+    call(*more, "-o", tmp_path / "out.hect", "--weights-cache", cache, "--workers", 1)
+    file.write_bytes(file.read_bytes()[:-1])
+    for command in (more, place.words("run", *words)):
+        out = tmp_path / f"{command[0]}.new"
+        found = call(*command, "-o", out, "--weights-cache", cache, "--workers", 1, code=4)
+        assert f"{file} is no cache of this program's weights" in found.err
+        assert "remove the file" in found.err
+
+
+def test_evaluation_keeps_matrix_products_to_one_thread(tmp_path: Path) -> None:
+    script = """if True:
+        import os
+        from hecompile.cli import main
+        code = main(["evaluate", "none", "--keys", "k", "--input", "i", "-o", "o"])
+        print(code, os.environ["OPENBLAS_NUM_THREADS"], os.environ["OMP_NUM_THREADS"])
+    """
+    environment = {n: v for n, v in os.environ.items() if not n.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**environment, "OMP_NUM_THREADS": "2", "HECOMPILE_HOME": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["1", "1", "2"]
 
 
 COMMANDS = {

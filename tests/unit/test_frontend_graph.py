@@ -195,7 +195,8 @@ def test_every_unsupported_node_is_listed_with_its_name_and_a_remedy() -> None:
     assert "node '/pool/MaxPool' (MaxPool)" in lines[1]
     assert "replace it by AveragePool with the same window, and retrain" in lines[1]
     assert "'com.acme' is not supported" in lines[2]
-    operators = ["MaxPool", "Foo", "LayerNormalization", "Exp", "CumSum", "Softmax", "Div", "Unheard"]
+    operators = ["MaxPool", "Foo", "LayerNormalization", "Exp", "CumSum"]
+    operators += ["Softmax", "Div", "Unheard"]
     for operator, line in zip(operators, lines[1:], strict=True):
         assert f"({operator})" in line
         assert "; remedy: " in line

@@ -32,6 +32,16 @@ def test_no_cut_is_cheaper(seed: int) -> None:
     assert found == best
 
 
+def test_arcs_add_up_but_those_that_must_not_be_cut_are_kept_once() -> None:
+    cut = MinimumCut()
+    for _ in range(3):
+        cut.arc(SOURCE, "a", 2)
+        cut.arc("a", "b")
+        cut.arc("b", SINK, 2.5)
+    assert cut.with_source() == {SOURCE}
+    assert len(cut._heads) == 2 * 7
+
+
 def test_ties_keep_the_fewest_with_the_source() -> None:
     cut = MinimumCut()
     for tail, head in itertools.pairwise([SOURCE, "a", "b", SINK]):

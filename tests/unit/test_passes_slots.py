@@ -145,7 +145,7 @@ def test_choosing_meets_the_target_with_the_least_modulus(
 def test_choosing_without_refreshes_refuses_with_depth_and_ring(
     planned: Program, context: Context
 ) -> None:
-    with pytest.raises(CompileError, match=r"11 levels deep.*least noise reached"):
+    with pytest.raises(CompileError, match=r"11 levels deep"):
         ChooseParameters(ring=8192, refresh=False).run(planned, context)
 
 
@@ -196,4 +196,4 @@ def test_noise_in_the_few_slots_that_live_is_not_averaged_away() -> None:
     unseen = samples(8, 1)
     noise = run_program_noisy(finished, unseen)["y"] - run_program_slots(finished, unseen)["y"]
     assert np.abs(noise).max() <= predicted.bound
-    assert predicted.bound <= 100 * np.abs(noise).max()
+    assert predicted.bound <= 16 * np.abs(noise).max()

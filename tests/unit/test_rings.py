@@ -55,3 +55,10 @@ def test_rings_with_fewer_slots_than_the_batch_are_left_out() -> None:
             MODEL, calibration=CALIBRATION, options=CompileOptions(batch=3000, ring=4096)
         )
     assert np.isfinite(compiled.report.predicted_error)
+
+
+def test_a_limit_on_what_the_client_sends_is_kept_by_another_packing() -> None:
+    free = estimated()
+    client = estimated(optimize="client")
+    limit = max(client.client_bytes, (client.client_bytes + free.client_bytes) // 2)
+    assert estimated(max_client_bytes=limit).client_bytes <= limit

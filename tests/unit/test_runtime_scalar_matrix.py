@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hecompile.numeric.primes import ntt_primes
-from hecompile.runtime.residues import Residues
+from hecompile.runtime.rawmemory import Residues
 from hecompile.runtime.scalar_matrix import (
     Integers,
     Product,
