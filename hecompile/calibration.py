@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hecompile.errors import InputError
+from hecompile.interpret.tensor import run_tensor
 from hecompile.ir import tensor_ops
 from hecompile.ir.constants import Array
 from hecompile.ir.program import Program
-from hecompile.ir.types import Interval
 from hecompile.preprocess import Step
 from hecompile.runtime.client import prepare_input
+from hecompile.runtime.ranges import MARGIN, Ranges
 from hecompile.runtime.spec import InputSpec
 
 FEWEST_FOR_SPLIT = 8
@@ -45,14 +46,20 @@ class Calibration:
             return self.fit
         return {k: np.concatenate([array, self.judge[k]]) for k, array in self.fit.items()}
 
-    def ranges(self) -> dict[str, Interval]:
-        """Range of each input over all samples."""
+    def ranges(self) -> dict[str, Ranges]:
+        """Ranges of each input and of its elements over all samples."""
+        return {label: Ranges.of(array) for label, array in self.everything.items()}
+
+    def output_ranges(self, program: Program, noise: float) -> dict[str, Ranges]:
+        """Ranges of each raw output of a tensor program over all samples, widened.
+
+        Args:
+            program: the model as it is computed under encryption.
+            noise: bound of the error that encryption adds to an output.
+        """
+        found = run_tensor(program, self.everything)
         return {
-            label: Interval(
-                float(min(array.min(), self.judge[label].min())),
-                float(max(array.max(), self.judge[label].max())),
-            )
-            for label, array in self.fit.items()
+            label: Ranges.of(array, margin=MARGIN, slack=noise) for label, array in found.items()
         }
 
 

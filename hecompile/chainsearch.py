@@ -99,6 +99,7 @@ class ChainSearch:
         self._reason = ""
         self._skipped: tuple[float, Parameters, int] | None = None
         self._trials = TRIALS
+        self._noisy: set[tuple[tuple[int, ...], float]] = set()
         self._costs: dict[tuple[tuple[int, ...], Policies], float] = {}
         self._known: dict[tuple[Parameters, Policies], tuple[Plan | None, int]] = {}
 
@@ -277,19 +278,20 @@ class ChainSearch:
 
     def _cost(self, planned: Program, parameters: Parameters, policies: Policies) -> float:
         """The cost of a plan, which without refreshes is the same at every scale."""
-        if planned.select(he.Refresh):
-            return estimate(planned).total_seconds
         key = parameters.level_units, policies
-        if key not in self._costs:
-            self._costs[key] = estimate(planned).total_seconds
-        return self._costs[key]
+        seconds = self._costs.get(key) or estimate(planned).total_seconds
+        if not planned.select(he.Refresh):
+            self._costs[key] = seconds
+        return seconds
 
     def _cheaper(self, plan: Plan, policies: Policies) -> Plan | None:
         """A plan with these policies if it costs less and meets the target on some chain."""
-        below = (1 - WORTH_MORE_NOISE) * plan.seconds
-        if self._seconds(plan.parameters, policies) >= below:
+        units, seconds = plan.parameters.level_units, self._seconds(plan.parameters, policies)
+        # Policies that cost the same to the last digit rescale at the same places.
+        if seconds >= (1 - WORTH_MORE_NOISE) * plan.seconds or (units, seconds) in self._noisy:
             return None
-        units, last = plan.parameters.level_units, None
+        self._noisy.add((units, seconds))
+        last: Plan | None = None
         for margin in MARGINS:
             widest = chains(self._ring, units, plan.headroom, margin, SMALLEST_SCALE_BITS)
             for parameters in itertools.islice(widest, min(1, self._trials)):

@@ -26,15 +26,20 @@ from hecompile.interpret.slots import run_program_slots, trace_slots
 from hecompile.ir.constants import Array
 from hecompile.ir.graph import multiplicative_depth
 from hecompile.ir.program import Program
+from hecompile.ir.tensor_ops import Polynomial
 from hecompile.npz import load_npz
 from hecompile.observe import Observer
 from hecompile.passbase import Context, Note, Pass
+from hecompile.pipeline import Pipeline
 from hecompile.pipelines import checks, tensor_pipeline
 from hecompile.precision import predict_noise
 from hecompile.preprocess import Step
 from hecompile.report import Report, fit_reports
 from hecompile.rings import RingSearch
 from hecompile.runtime.spec import ClientSpec, spec_from_program
+
+_AIMS = (1.0, 0.25, 0.0625)
+"""Shares of the precision that polynomials are fitted for, one after the other."""
 
 Progress = Callable[[str], None]
 
@@ -137,19 +142,51 @@ def compile(
         )
     told("approximating activations")
     before = [p for p in passes if p.stage == "tensor"]
-    polynomial = tensor_pipeline(options, before).run(original, context, observers)
-    polynomial = polynomial.replace(batch=options.batch)
+    tensors = tensor_pipeline(options, before)
+    fitted = _fitted(original, samples, tensors, context, options, tuple(observers), told)
+    polynomial, budget, noise = fitted
     everything = replace(context, calibration=samples.everything)
-    budget = ErrorBudget.of(original, polynomial, samples)
-    noise = budget.noise(precision, promised=options.degree is None)
     search = RingSearch(polynomial, everything, options, passes, tuple(observers), told, noise)
     planned, program = search.best()
     told("checking the program")
     checks(noise).run(program, everything, observers)
     report = _report(budget, polynomial, planned, program, samples, precision, options)
     checked.check(program)
-    spec = spec_from_program(program, preprocessing, samples.ranges())
+    outputs = samples.output_ranges(polynomial, report.noise_error)
+    spec = spec_from_program(program, preprocessing, samples.ranges(), outputs)
     return Compiled(original, polynomial, program, checked.policy, spec, report)
+
+
+def _fitted(
+    original: Program,
+    samples: Calibration,
+    tensors: Pipeline,
+    context: Context,
+    options: CompileOptions,
+    observers: tuple[Observer, ...],
+    told: Progress,
+) -> tuple[Program, ErrorBudget, float | None]:
+    """The polynomial program, its errors, and what they leave to the noise.
+
+    Where samples held back from fitting show more error than the fit expected, it aims lower.
+    """
+    refusal: CompileError | None = None
+    for aim in _AIMS:
+        wanted = context.precision * aim if context.precision is not None else None
+        try:
+            fitting = replace(context, precision=wanted)
+            polynomial = tensors.run(original, fitting, observers).replace(batch=options.batch)
+        except CompileError as error:
+            raise refusal or error from error
+        budget = ErrorBudget.of(original, polynomial, samples)
+        try:
+            return polynomial, budget, budget.noise(context.precision, options.degree is None)
+        except CompileError as error:
+            refusal = refusal or error
+            if options.degree is not None or not polynomial.select(Polynomial):
+                break
+        told("approximating activations more closely")
+    raise refusal or CompileError("no polynomials were fitted")
 
 
 def _silent(message: str) -> None:

@@ -15,6 +15,9 @@ from hecompile.numeric.security import MAX_MODULUS_BITS
 MOST_SAMPLES = max(MAX_MODULUS_BITS) // 2
 """Samples that one evaluation can hold at most."""
 
+SMALLEST_MARGIN = 0.1
+MOST_MARGIN = 10.0
+
 REFRESH_MODES = ("auto", "never", "client")
 
 OBJECTIVES = ("latency", "throughput", "client", "keys")
@@ -39,7 +42,9 @@ class CompileOptions:
         mask_bits: statistical hiding of each refresh, bits.
         degree: degree of every fitted polynomial; None to choose by precision.
         method: how polynomials are fitted; see `numeric.fit`.
-        margin: widening of observed ranges, as a fraction of their width, on either side.
+        margin: widening of observed ranges, as a fraction of their width, on either side; None for
+            0.1, and as much again for each power of ten in the batch, because one sample beyond a
+            fitted range can spoil all that share its ciphertexts.
         max_degree: largest degree that the compiler may choose.
         input_shapes: shapes of inputs whose axes the model leaves open, by name.
         ring: polynomial modulus degree; None to choose.
@@ -54,7 +59,7 @@ class CompileOptions:
     mask_bits: int = 30
     degree: int | None = None
     method: str = "weighted"
-    margin: float = 0.1
+    margin: float | None = None
     max_degree: int | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     ring: int | None = None
@@ -75,6 +80,10 @@ class CompileOptions:
             raise UsageError(f"--batch is {MOST_SAMPLES} at most, for no ring has more slots")
         if self.degree is not None and not 1 <= self.degree <= MAX_DEGREE:
             raise UsageError(f"--degree is between 1 and {MAX_DEGREE}, not {self.degree}")
+        if self.max_degree is not None and not 1 <= self.max_degree <= MAX_DEGREE:
+            raise UsageError(f"--max-degree is between 1 and {MAX_DEGREE}, not {self.max_degree}")
+        if self.margin is not None and not 0 <= self.margin <= MOST_MARGIN:
+            raise UsageError(f"--margin is between 0 and {MOST_MARGIN:g}, not {self.margin:g}")
         if self.refresh not in REFRESH_MODES:
             raise UsageError(f"--refresh is {', '.join(REFRESH_MODES)}, not '{self.refresh}'")
         if not 0 <= self.mask_bits <= 48:
@@ -90,6 +99,13 @@ class CompileOptions:
             if limit is not None and limit < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"--{option} is 1 byte or more, not {limit}")
+
+    @property
+    def fitting_margin(self) -> float:
+        """The margin that ranges are fitted with."""
+        if self.margin is not None:
+            return self.margin
+        return round(SMALLEST_MARGIN * (1.0 + math.log10(self.batch)), 3)
 
     def shapes(self) -> Mapping[str, tuple[int, ...]] | None:
         """Input shapes, or None if none was given."""
@@ -182,7 +198,7 @@ def parse_size(option: str, text: str) -> int:
     Raises:
         UsageError: It is no such size.
     """
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(B|kB|MB|GB)", text)
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(B|kB|MB|GB)", text)
     size = round(float(found[1]) * _UNITS[found[2]]) if found else 0
     if size < 1:
         raise UsageError(f"{option} is a size such as 500MB (B, kB, MB or GB), not '{text}'")

@@ -68,8 +68,9 @@ class ErrorBudget:
         if rest <= 0.0:
             raise CompileError(
                 f"a precision of {precision:.3g} is out of reach before anything is encrypted: "
-                f"polynomials take {approximation:.3g} on the calibration samples, the rounding of "
-                f"the model's own float32 arithmetic {self.reference:.3g}; raise --precision, give "
+                f"polynomials may take {approximation:.3g} on samples like those held back from "
+                f"calibration (a margin of {UNSEEN_FACTOR:g} included), the rounding of the "
+                f"model's own float32 arithmetic {self.reference:.3g}; raise --precision, give "
                 "more calibration samples, or retrain with polynomial activations"
             )
         return rest

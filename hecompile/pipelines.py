@@ -14,7 +14,7 @@ _FINISH_TENSOR = "complete-square,merge-linear,cse,dce,require-polynomial"
 
 def tensor_pipeline(options: CompileOptions, extra: Sequence[Pass] = ()) -> Pipeline:
     """From the imported model to affine maps, products and polynomials."""
-    fit = [f"margin={options.margin!r}", f"method={options.method}"]
+    fit = [f"margin={options.fitting_margin!r}", f"method={options.method}"]
     if options.degree is not None:
         fit.append(f"degree={options.degree}")
     if options.max_degree is not None:

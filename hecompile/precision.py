@@ -49,8 +49,8 @@ def predict_noise(program: Program, traced: Traced | None = None) -> tuple[Outpu
     The average case in the canonical embedding (see `numeric.noise`). A forward walk over telling
     samples finds the output slots with most noise; for these the derivative by every source of
     noise gives the variance with all correlations (see `sensitivity`). The bound allows for the
-    tails in all elements of an output at once, with a failure probability of 1e-4 in that model;
-    it is no proof.
+    tails in all elements of an output at once, with a failure probability of `noise.FAILURE` in
+    that model; it is no proof.
 
     Args:
         program: with levels, scales and bounds.

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from hecompile.estimate import Estimate
 from hecompile.ir.movement_ops import Affine
 from hecompile.ir.operation import Operation
 from hecompile.ir.program import Program
 from hecompile.ir.tensor_ops import Mul, Polynomial
+from hecompile.numeric import noise
 from hecompile.numeric.parameters import Parameters
+
+ERROR_HOLDS_FOR: Final = "samples like those of calibration"
+"""What the predicted error is a bound for."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Report:
         approximation_error: bound of the polynomials' error on an output, from calibration.
         noise_error: bound of the ciphertext noise on an output.
         reference_error: room for the rounding of the model's own float32 arithmetic.
-        predicted_error: bound on the distance between a decrypted output and the model's.
+        predicted_error: bound on the distance between a decrypted output and the model's, on
+            samples like those of calibration, in all evaluations but a share of `noise.FAILURE`.
         precision: what was asked for; None for no promise.
         fits: the polynomials.
         calibration_samples: samples fitted on.
@@ -72,12 +78,7 @@ class Report:
         predicted = self.estimate
         return {
             "program": self.program,
-            "parameters": {
-                "poly_modulus_degree": self.parameters.poly_modulus_degree,
-                "coeff_modulus_bits": list(self.parameters.coeff_modulus_bits),
-                "scale_bits": self.parameters.scale_bits,
-                "security_bits": self.parameters.security_bits,
-            },
+            "parameters": self.parameters.to_json(),
             "batch": self.batch,
             "depth": self.depth,
             "levels": self.levels,
@@ -96,6 +97,8 @@ class Report:
                 "noise": self.noise_error,
                 "reference": self.reference_error,
             },
+            "error_holds_for": ERROR_HOLDS_FOR,
+            "error_failure_probability": noise.FAILURE,
             "precision": self.precision,
             "cost_model": predicted.cost_model,
             "predicted_seconds": predicted.evaluator_seconds,

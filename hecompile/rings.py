@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,9 @@ SMALLEST_SCALE_BITS = 16
 
 SMALLEST_REFRESHED_BITS = 24
 """Smallest scale that a plan with refreshes uses, bits."""
+
+FEWEST_KEYS = 4
+"""Galois keys with which any step up to 2**16 is reached, in powers of 16."""
 
 _TWO_HOPS = 0
 """As few Galois keys as rotations in two hops allow."""
@@ -138,11 +142,17 @@ class RingSearch:
             predicted = plans[-1].estimate
         if limit is not None and predicted.evaluation_key_bytes > limit:
             each = predicted.evaluation_key_bytes // (len(predicted.rotation_steps) + 1)
-            allowed = limit // each - 1
-            if allowed > 0:
-                self._progress(f"planning on a ring of {ring} with {allowed} Galois keys")
-                plans.append(self._priced(replace(wanted, keys=allowed)))
+            plans += self._with_keys(wanted, limit // each - 1)
         return plans
+
+    def _with_keys(self, wanted: _Variant, allowed: int) -> list[_Priced]:
+        """A plan with as few Galois keys as allowed, or with the fewest that the program needs."""
+        for keys in (allowed, FEWEST_KEYS):
+            if keys > 0:
+                self._progress(f"planning on a ring of {wanted.ring} with {keys} Galois keys")
+                with contextlib.suppress(CompileError):
+                    return [self._priced(replace(wanted, keys=keys))]
+        return []
 
     def _priced(self, variant: _Variant) -> _Priced:
         _, program = self._plan(variant, SEARCH_SAMPLES)
@@ -170,7 +180,7 @@ class RingSearch:
         Empty if it may.
         """
         if self._options.batch > ring // 2:
-            return f"a ring of {ring} has fewer slots than the batch"
+            return f"a ring of {ring} has fewer slots than the batch of {self._options.batch}"
         depth = max((stage.total for stage in depth_by_stage(self._polynomial)), default=0)
         bits = max_modulus_bits(ring)
         whole = (depth + 3) * SMALLEST_SCALE_BITS <= bits
@@ -187,6 +197,10 @@ class RingSearch:
             remedies.append("give a smaller --degree")
         if self._options.refresh == "never":
             remedies.insert(0, "allow --refresh auto")
+        if self._options.ring is not None:
+            remedies.insert(0, "leave --ring to the compiler, or name a larger one")
+        if self._options.batch > 1:
+            remedies.append("give a smaller --batch")
         why = "; ".join(reason.rstrip(".") for reason in reasons)
         return (
             f"no parameters carry program '{self._polynomial.name}': {why}. Levels by stage: "

@@ -49,19 +49,22 @@ def command(
     check_output(output)
     from hecompile.cli.hectfile import read_parts
     from hecompile.cli.samples import samples_document, shown, write_npz
-    from hecompile.runtime.custodian import Custodian, join_groups
+    from hecompile.runtime.custodian import Custodian, OutputWarning
     from hecompile.runtime.keys import load_secret_key
     from hecompile.runtime.parties import read_spec
 
     spec = read_spec(door.files())
     envelopes = read_parts(encrypted)
     key = load_secret_key(keys, spec.parameters, spec.program, spec.manifest)
-    custodian = Custodian(spec, key)
-    found = join_groups([custodian.decrypt(envelope, granted) for envelope in envelopes])
+    warnings: list[OutputWarning] = []
+    found = Custodian(spec, key).decrypt_all(envelopes, granted, warnings.append)
     document = {
         **samples_document(found.outputs, found.raw),
         "predicted_error": door.manifest.predicted_error,
+        "warnings": list(map(str, warnings)),
     }
+    for warning in warnings:
+        console.warn(warning)
     if output is not None:
         write_npz(output, found.outputs)
     console.result(document, shown(found.outputs, found.raw), as_json)

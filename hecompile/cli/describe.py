@@ -88,6 +88,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             f"{report['predicted_error']:.3g} (polynomials {parts['approximation']:.2g}, noise "
             f"{parts['noise']:.2g}, float32 of the model {parts['reference']:.2g})",
         ),
+        ("", _condition(report)),
         (
             "predicted time",
             f"{report['predicted_seconds']:.2f} CPU s on the evaluator, "
@@ -119,8 +120,16 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("calibration", console.counted(report["calibration_samples"], "sample")),
     ]
     if report["precision"] is not None:
-        rows.insert(6, ("precision asked", f"{report['precision']:.3g}"))
+        rows.insert(7, ("precision asked", f"{report['precision']:.3g}"))
     return rows
+
+
+def _condition(report: Report) -> str:
+    """What the predicted error holds for."""
+    evaluations = f"{1 / report['error_failure_probability']:,.0f}".replace(",", " ")
+    return (
+        f"on samples like the calibration samples, in all but about one evaluation in {evaluations}"
+    )
 
 
 def _refreshes(report: Report) -> str:

@@ -44,16 +44,24 @@ def command(
     check_output(output)
     from hecompile.cli.hectfile import write_parts
     from hecompile.cli.samples import read_samples
-    from hecompile.runtime.client import Client
+    from hecompile.runtime.client import Client, RangeWarning
     from hecompile.runtime.keys import load_public_key
     from hecompile.runtime.parties import read_spec
 
     spec = read_spec(door.files())
     arrays = read_samples(samples, spec)
     key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
-    envelopes = Client(spec, key).encrypt(arrays, console.warn)
+    warnings: list[RangeWarning] = []
+    envelopes = Client(spec, key).encrypt(arrays, warnings.append)
+    for warning in warnings:
+        console.warn(warning)
     written = write_parts(output, envelopes)
-    document = {"output": str(output), "evaluations": len(envelopes), "bytes": written}
+    document = {
+        "output": str(output),
+        "evaluations": len(envelopes),
+        "bytes": written,
+        "warnings": list(map(str, warnings)),
+    }
     evaluations = console.counted(len(envelopes), "evaluation")
     text = f"wrote {output}: {evaluations}, {console.size(written)}"
     console.result(document, text, as_json)

@@ -36,6 +36,9 @@ ERROR_VARIANCE: Final = 10.5
 SECRET_VARIANCE: Final = 2.0 / 3.0
 """Variance of a coefficient of the secret key: uniform over -1, 0, 1."""
 
+FAILURE: Final = 1e-4
+"""Probability that an error of one evaluation exceeds its bound, in this model."""
+
 _UNIFORM: Final = 1.0 / 12.0
 _SLOT_GENERATOR: Final = 3
 _SHARES: Final = np.geomspace(1e-4, 1.0 - 1e-9, 400)
@@ -184,7 +187,7 @@ def rounding_error(values: Array, scale: float) -> Array:
     return np.asarray(np.round(values * scale) / scale - values, dtype=np.float64)
 
 
-def bound(variance: float, count: int, failure: float = 1e-4, terms: float = 1.0) -> float:
+def bound(variance: float, count: int, failure: float = FAILURE, terms: float = 1.0) -> float:
     """Return what |error| exceeds in none of `count` slots but with probability `failure`.
 
     Rounding errors meet the secret key in each slot, a product of two complex Gaussians whose

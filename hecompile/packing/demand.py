@@ -31,6 +31,10 @@ class Source:
     chunks: int | None = None
 
 
+_UNTIDY = 0.01
+"""What a fold of lowest bits costs more: it leaves garbage instead of copies to average."""
+
+
 @dataclass(frozen=True)
 class Demand:
     """Counts of what costs time or memory.
@@ -39,6 +43,7 @@ class Demand:
         rotations: key switches before the products and between partial sums.
         steps: distinct rotations among these, a Galois key each.
         folds: rotations of sums.
+        low: those of them that fold lowest bits.
         products: plaintext products.
         scalar: whether every product is with one number.
         taps: input ciphertexts that the client packs for this map.
@@ -48,6 +53,7 @@ class Demand:
     rotations: int
     steps: int
     folds: int
+    low: int
     products: int
     scalar: bool
     taps: int
@@ -62,7 +68,7 @@ class Demand:
         """
         before = depth + 1
         return (
-            (self.rotations + self.folds) * prices.of("rotate", before)
+            (self.rotations + self.folds + _UNTIDY * self.low) * prices.of("rotate", before)
             + self.steps * prices.weighing.key
             + self.products * prices.product(before, self.scalar)
             + self.results * prices.of("rescale", before)
@@ -102,6 +108,7 @@ def demand(sources: Sequence[Source], targets: Sequence[Target]) -> Demand:
         rotations=split.rotations if split else 0,
         steps=split.distinct if split else 0,
         folds=folds,
+        low=sum(target.low for target in targets),
         products=products,
         scalar=scalar,
         taps=taps,

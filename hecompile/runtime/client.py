@@ -24,14 +24,17 @@ from hecompile.runtime.wire import ciphertext_bytes
 
 @dataclass(frozen=True)
 class RangeWarning:
-    """Values outside the range on which the polynomial activations were fitted.
+    """Values of an input outside the ranges seen in calibration.
 
     Attributes:
         label: The input.
         fraction: Share of its values that are outside.
-        worst: The value farthest outside.
-        lower: Least value seen in calibration.
-        upper: Greatest value seen in calibration.
+        worst: The value farthest outside, after preprocessing.
+        lower: Least value of the range that it should be in.
+        upper: Greatest value of that range.
+        sample: The sample of the worst value, from 0.
+        element: Its place in the flattened sample, from 0.
+        by_element: Whether the range is that element's; else it is one for the whole input.
     """
 
     label: str
@@ -39,13 +42,18 @@ class RangeWarning:
     worst: float
     lower: float
     upper: float
+    sample: int
+    element: int
+    by_element: bool
 
     def __str__(self) -> str:
         """One sentence for people."""
         return (
-            f"input '{self.label}': {self.fraction:.2%} of the values are outside the calibrated"
-            f" range [{self.lower:.4g}, {self.upper:.4g}], the worst is {self.worst:.4g}; the"
-            " result may be wrong there."
+            f"input '{self.label}': {self.fraction:.2%} of the values are outside the ranges seen"
+            f" in calibration, the worst is {self.worst:.4g}, element {self.element} of sample"
+            f" {self.sample}, with the range [{self.lower:.4g}, {self.upper:.4g}]"
+            f"{'' if self.by_element else ' of the whole input'}; the result may be wrong, and the"
+            " stated error bound may not hold."
         )
 
 
@@ -78,7 +86,7 @@ class Client:
         Args:
             inputs: One array for each input, samples first: where a sample's shape is
                 (d0, d1, ...), an array (n * d0, d1, ...) holds n samples.
-            warn: Told of values outside the calibrated range.
+            warn: Told of values outside the calibrated ranges, once an input.
 
         Returns:
             One envelope for each group of samples, in their order.
@@ -209,11 +217,19 @@ def prepare_input(entry: InputSpec, array: NDArray[Any], warn: Warn = no_warning
 
 
 def _check_range(entry: InputSpec, rows: Array, warn: Warn) -> None:
-    if entry.interval is None:
+    ranges = entry.ranges
+    found = ranges.outside(rows) if ranges is not None else None
+    if ranges is None or found is None:
         return
-    lower, upper = entry.interval.lower, entry.interval.upper
-    excess = np.maximum(rows - upper, lower - rows)
-    outside = excess > 0
-    if outside.any():
-        worst = float(rows.flat[int(np.argmax(excess))])
-        warn(RangeWarning(entry.label, float(outside.mean()), worst, lower, upper))
+    warn(
+        RangeWarning(
+            entry.label,
+            found.fraction,
+            found.value,
+            found.lower,
+            found.upper,
+            found.sample,
+            found.element,
+            by_element=bool(ranges.lower),
+        )
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +34,45 @@ class Decrypted:
 
     raw: dict[str, Array]
     outputs: dict[str, Processed]
+
+
+@dataclass(frozen=True)
+class OutputWarning:
+    """A decrypted output outside the ranges seen in calibration.
+
+    Attributes:
+        label: The output.
+        fraction: Share of its values that are outside.
+        worst: The value farthest outside, before post-processing.
+        lower: Least value of the range that it should be in, widened.
+        upper: Greatest value of that range.
+        sample: The sample of the worst value, from 0.
+        element: Its place in the flattened sample, from 0.
+    """
+
+    label: str
+    fraction: float
+    worst: float
+    lower: float
+    upper: float
+    sample: int
+    element: int
+
+    def __str__(self) -> str:
+        """One sentence for people."""
+        return (
+            f"output '{self.label}' holds {self.worst:.4g} in sample {self.sample}, element"
+            f" {self.element}, outside the range [{self.lower:.4g}, {self.upper:.4g}] seen in"
+            f" calibration, as are {self.fraction:.2%} of its values; the stated error bound may"
+            " not hold."
+        )
+
+
+WarnOutput = Callable[[OutputWarning], None]
+
+
+def _no_warning(_warning: OutputWarning) -> None:
+    """Take note of nothing."""
 
 
 def join_groups(parts: Sequence[Decrypted]) -> Decrypted:
@@ -108,12 +148,39 @@ class Custodian:
         answer = replace(envelope.header, kind=Kind.REFRESH_RESPONSE)
         return seal_envelope(answer, round_.response, blobs)
 
-    def decrypt(self, envelope: bytes, labels: Collection[str] | None = None) -> Decrypted:
+    def decrypt(
+        self,
+        envelope: bytes,
+        labels: Collection[str] | None = None,
+        warn: WarnOutput = _no_warning,
+    ) -> Decrypted:
         """Decrypt the outputs of one evaluation and post-process them.
 
         Args:
             envelope: Envelope of kind output.
             labels: The outputs to decrypt, by name; None for all that the policy grants.
+            warn: Told of values outside the calibrated ranges, once an output.
+
+        Raises:
+            AccessDeniedError: The policy does not grant it.
+            InputError: The model has no such output.
+            IntegrityError: The envelope is for another program, bundle or key, or was changed.
+        """
+        return self.decrypt_all([envelope], labels, warn)
+
+    def decrypt_all(
+        self,
+        envelopes: Sequence[bytes],
+        labels: Collection[str] | None = None,
+        warn: WarnOutput = _no_warning,
+    ) -> Decrypted:
+        """Decrypt and post-process the outputs of one run's evaluations, samples joined in order.
+
+        Args:
+            envelopes: Envelopes of kind output, one or more.
+            labels: The outputs to decrypt, by name; None for all that the policy grants.
+            warn: Told of values outside the calibrated ranges, once an output. Only outputs that
+                are decrypted are looked at.
 
         Raises:
             AccessDeniedError: The policy does not grant it.
@@ -121,6 +188,13 @@ class Custodian:
             IntegrityError: The envelope is for another program, bundle or key, or was changed.
         """
         wanted = self._wanted(labels)
+        found = join_groups([self._decrypt(envelope, wanted) for envelope in envelopes])
+        for entry in wanted:
+            _check_range(entry, found.raw[entry.label], warn)
+        return found
+
+    def _decrypt(self, envelope: bytes, wanted: Sequence[OutputSpec]) -> Decrypted:
+        """Decrypt the outputs of one evaluation that were granted."""
         expected = self._expected(Kind.OUTPUT)
         contract = self.spec.output_ciphertexts
         opened = open_envelope(
@@ -179,6 +253,24 @@ class Custodian:
                 raise IntegrityError(f"the layout of {cipher.name} is missing; compile again.")
             parts.append(unpack(slots[cipher.name], cipher.layout, self.spec.batch))
         return np.concatenate(parts, axis=-1)[:samples].reshape(samples, *entry.dims)
+
+
+def _check_range(entry: OutputSpec, raw: Array, warn: WarnOutput) -> None:
+    if entry.ranges is None:
+        return
+    found = entry.ranges.outside(raw.reshape(-1, math.prod(entry.dims)))
+    if found is not None:
+        warn(
+            OutputWarning(
+                entry.label,
+                found.fraction,
+                found.value,
+                found.lower,
+                found.upper,
+                found.sample,
+                found.element,
+            )
+        )
 
 
 def join_samples(values: Processed) -> Processed:

@@ -16,7 +16,7 @@ from hecompile.bundle.store import BundleFiles, open_bundle_files
 from hecompile.errors import IntegrityError
 from hecompile.ir.constants import Array
 from hecompile.ir.program import Program
-from hecompile.runtime.client import Client, Warn, no_warning
+from hecompile.runtime.client import Client
 from hecompile.runtime.custodian import Custodian
 from hecompile.runtime.evaluator import Evaluator, galois_steps
 from hecompile.runtime.guard import PolicyGuard
@@ -30,7 +30,7 @@ from hecompile.runtime.keys import (
 )
 from hecompile.runtime.model_weights import OWNER_FILE, ModelOwner, read_owner
 from hecompile.runtime.program_files import load_program
-from hecompile.runtime.run import RunResult, Server, run_parties
+from hecompile.runtime.run import RunResult, Server, Warn, run_parties
 from hecompile.runtime.spec import ClientSpec, program_id
 from hecompile.runtime.spec_json import spec_from_json
 
@@ -171,7 +171,7 @@ class Bundle:
         memory_limit: int | None = None,
         timeout: float | None = None,
         progress: Progress = no_progress,
-        warn: Warn = no_warning,
+        warn: Warn | None = None,
     ) -> RunResult:
         """Play all parties on some samples, the evaluator in a process of its own.
 
@@ -185,7 +185,7 @@ class Bundle:
             memory_limit: Most bytes of the evaluator's encoded weights.
             timeout: Seconds that loading, or the evaluation of one group, may take.
             progress: Told what is going on.
-            warn: Told of values outside the calibrated range.
+            warn: Told of inputs and decrypted outputs outside the calibrated ranges.
 
         Raises:
             AccessDeniedError: The policy does not grant a step.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 
 from hecompile.ir.constants import Array
-from hecompile.runtime.client import Client, RangeWarning, Warn, no_warning
+from hecompile.runtime.client import Client, RangeWarning
 from hecompile.runtime.crew import evaluate_groups, summed_phases, summed_timings
-from hecompile.runtime.custodian import Custodian, join_groups
+from hecompile.runtime.custodian import Custodian, OutputWarning
 from hecompile.runtime.evaluator import galois_steps
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import (
@@ -37,6 +37,8 @@ from hecompile.runtime.usage import Phase, Stopwatch, peak_memory_bytes
 MODEL_PHASE = "encrypt-model"
 PHASES = ("keygen", "load", "encrypt", "evaluate", "refresh", "decrypt")
 
+Warn = Callable[[RangeWarning | OutputWarning], None]
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -55,7 +57,8 @@ class RunResult:
         refresh_bytes: Bytes of refresh requests and responses.
         refresh_rounds: Number of round trips.
         timings: Time in the evaluator per operation name.
-        warnings: Inputs outside the calibrated range.
+        warnings: Inputs outside the calibrated ranges.
+        output_warnings: Decrypted outputs outside the calibrated ranges.
     """
 
     raw_outputs: dict[str, Array]
@@ -69,6 +72,7 @@ class RunResult:
     refresh_rounds: int
     timings: dict[str, Timing]
     warnings: tuple[RangeWarning, ...]
+    output_warnings: tuple[OutputWarning, ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def run_parties(
     memory_limit: int | None = None,
     timeout: float | None = None,
     progress: Progress = no_progress,
-    warn: Warn = no_warning,
+    warn: Warn | None = None,
     model_weights: Mapping[str, Array] | None = None,
     workers: int = 1,
     weights_cache: str | Path | None = None,
@@ -107,7 +111,7 @@ def run_parties(
         memory_limit: Most bytes of the evaluator's encoded weights.
         timeout: Seconds that loading, or the evaluation of one group, may take.
         progress: Told what is going on.
-        warn: Told of values outside the calibrated range.
+        warn: Told of inputs and decrypted outputs outside the calibrated ranges.
         model_weights: The model owner's constants by value name, for a program that hides them
             from the evaluator; they are encrypted here, which is one more phase.
         workers: Most evaluator processes at a time, each with groups of samples of its own, and
@@ -120,11 +124,7 @@ def run_parties(
     """
     watch = Stopwatch()
     warnings: list[RangeWarning] = []
-
-    def heard(warning: RangeWarning) -> None:
-        warnings.append(warning)
-        warn(warning)
-
+    output_warnings: list[OutputWarning] = []
     with tempfile.TemporaryDirectory(prefix="hecompile-") as scratch:
         with watch.measure("keygen"):
             folder, secret, public = _keys(server, spec, keys, Path(scratch), progress, workers)
@@ -136,7 +136,8 @@ def run_parties(
                 model = owner.encrypt(progress)
         custodian = Custodian(spec, secret)
         with watch.measure("encrypt"):
-            envelopes = Client(spec, public).encrypt(inputs, heard)
+            envelopes = Client(spec, public).encrypt(inputs, warnings.append)
+        _tell(warnings, warn)
         groups = _GroupProgress(progress, len(envelopes))
         crew = max(1, min(workers, len(envelopes)))
         processes = [
@@ -156,7 +157,8 @@ def run_parties(
         ]
         results = _evaluate(processes, envelopes, custodian, watch, groups)
     with watch.measure("decrypt"):
-        decrypted = join_groups([custodian.decrypt(result, only) for result in results])
+        decrypted = custodian.decrypt_all(results, only, output_warnings.append)
+    _tell(output_warnings, warn)
     for name, phase in summed_phases(processes).items():
         watch.add(name, phase)
     names = PHASES if model is None else (*PHASES, MODEL_PHASE)
@@ -172,7 +174,14 @@ def run_parties(
         custodian.rounds,
         summed_timings(processes),
         tuple(warnings),
+        tuple(output_warnings),
     )
+
+
+def _tell(warnings: Sequence[RangeWarning | OutputWarning], warn: Warn | None) -> None:
+    for warning in warnings:
+        if warn is not None:
+            warn(warning)
 
 
 def _evaluate(

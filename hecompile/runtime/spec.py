@@ -14,9 +14,10 @@ from hecompile.ir.operation import Value
 from hecompile.ir.printer import print_program
 from hecompile.ir.program import Program
 from hecompile.ir.public import public_form
-from hecompile.ir.types import CipherType, Interval, Layout
+from hecompile.ir.types import CipherType, Layout
 from hecompile.numeric.parameters import Parameters
 from hecompile.preprocess import Step
+from hecompile.runtime.ranges import Ranges
 
 UNBOUND: Final = ""
 """Stands for the digest of a manifest where there is none."""
@@ -61,14 +62,14 @@ class InputSpec:
         label: Its name.
         dims: Shape of one sample, the leading model axis included.
         ciphertexts: How it is packed.
-        interval: Range seen in calibration, after preprocessing; None if not known.
+        ranges: Ranges seen in calibration, after preprocessing; None if not known.
         preprocessing: Steps that turn raw samples into what the model takes.
     """
 
     label: str
     dims: tuple[int, ...]
     ciphertexts: tuple[CipherSpec, ...]
-    interval: Interval | None = None
+    ranges: Ranges | None = None
     preprocessing: tuple[Step, ...] = ()
 
 
@@ -81,12 +82,14 @@ class OutputSpec:
         dims: Shape for one sample, the leading model axis included.
         ciphertexts: How it is packed.
         post: Steps after decryption, in order.
+        ranges: Ranges that its raw values had in calibration, widened; None if not known.
     """
 
     label: str
     dims: tuple[int, ...]
     ciphertexts: tuple[CipherSpec, ...]
     post: tuple[str, ...] = ()
+    ranges: Ranges | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ class ClientSpec:
         """Refuse ciphertexts that these parameters cannot hold.
 
         Raises:
-            ProgramError: A level, period, layout or element does not exist.
+            ProgramError: A level, period, layout or element does not exist, or ranges are of
+                another number of elements.
         """
         if self.batch < 1:
             raise ProgramError(f"the batch is 1 or more, not {self.batch}.")
@@ -154,6 +158,9 @@ class ClientSpec:
         for entry in self.inputs:
             for cipher in entry.ciphertexts:
                 _check_gather(cipher, math.prod(entry.dims), self.batch)
+            _check_ranges(entry.label, entry.dims, entry.ranges)
+        for port in self.outputs:
+            _check_ranges(port.label, port.dims, port.ranges)
 
     @property
     def input_ciphertexts(self) -> tuple[CipherSpec, ...]:
@@ -177,6 +184,13 @@ class ClientSpec:
         raise IntegrityError(f"the program has no refresh round {group}; nothing was decrypted.")
 
 
+def _check_ranges(label: str, dims: tuple[int, ...], ranges: Ranges | None) -> None:
+    """Refuse ranges of elements that the input or output does not have."""
+    told, size = len(ranges.lower) if ranges is not None else 0, math.prod(dims)
+    if told and told != size:
+        raise ProgramError(f"'{label}' has the ranges of {told} elements, but {size} elements.")
+
+
 def _check_gather(cipher: CipherSpec, size: int, batch: int) -> None:
     """Refuse places that a client cannot fill from an input of `size` elements."""
     places, name = cipher.gather, f"%{cipher.name}"
@@ -197,18 +211,20 @@ def _check_gather(cipher: CipherSpec, size: int, batch: int) -> None:
 def spec_from_program(
     program: Program,
     preprocessing: Mapping[str, Sequence[Step]] | None = None,
-    ranges: Mapping[str, Interval] | None = None,
+    ranges: Mapping[str, Ranges] | None = None,
+    output_ranges: Mapping[str, Ranges] | None = None,
 ) -> ClientSpec:
     """Take from a finished program what client and key holder need.
 
     Args:
         program: With levels and scales assigned.
         preprocessing: Steps by input label.
-        ranges: Calibration range by input label, after preprocessing.
+        ranges: Calibration ranges by input label, after preprocessing.
+        output_ranges: Calibration ranges by output label, before post-processing.
 
     Raises:
         ProgramError: Parameters, a layout, a level or a scale is missing.
-        InputError: `preprocessing` or `ranges` names no input.
+        InputError: `preprocessing` or `ranges` names no input, or `output_ranges` no output.
     """
     if program.parameters is None:
         raise ProgramError(f"program '{program.name}' has no encryption parameters yet.")
@@ -229,9 +245,19 @@ def spec_from_program(
         for label, ops in found.items()
     )
     outputs = tuple(
-        OutputSpec(op.label, op.dims, tuple(_cipher(x, need_layout=True) for x in op.xs), op.post)
+        OutputSpec(
+            op.label,
+            op.dims,
+            tuple(_cipher(x, need_layout=True) for x in op.xs),
+            op.post,
+            (output_ranges or {}).get(op.label),
+        )
         for op in program.select(he_ops.Output)
     )
+    known = [entry.label for entry in outputs]
+    for label in output_ranges or ():
+        if label not in known:
+            raise InputError(f"the program has no output '{label}'; it has {', '.join(known)}.")
     return ClientSpec(
         program_id(program),
         program.parameters,

@@ -11,10 +11,11 @@ from hecompile.errors import CompileError, InputError, IntegrityError, ProgramEr
 from hecompile.ir.types import Interval, Layout
 from hecompile.numeric.parameters import Parameters
 from hecompile.preprocess import steps_from_list, steps_to_list
+from hecompile.runtime.ranges import Ranges
 from hecompile.runtime.spec import CipherSpec, ClientSpec, InputSpec, OutputSpec, RefreshSpec
 
 FORMAT: Final = "hecompile-client"
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_SPEC_BYTES: Final = 32 << 20
 _FIELDS: Final = (
     "format",
@@ -29,7 +30,8 @@ _FIELDS: Final = (
 _CIPHER_FIELDS: Final = ("name", "period", "level", "scale", "layout", "gather", "stride")
 _LAYOUT_FIELDS: Final = ("first", "count", "stride", "offset", "rest")
 _INPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "range", "preprocessing")
-_OUTPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "post")
+_OUTPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "range", "post")
+_RANGE_FIELDS: Final = ("whole", "lower", "upper")
 _REFRESH_FIELDS: Final = ("group", "request", "response")
 
 
@@ -93,7 +95,7 @@ def _input_json(spec: InputSpec) -> dict[str, Any]:
         "label": spec.label,
         "dims": list(spec.dims),
         "ciphertexts": [_cipher_json(c) for c in spec.ciphertexts],
-        "range": [spec.interval.lower, spec.interval.upper] if spec.interval else None,
+        "range": _range_json(spec.ranges),
         "preprocessing": steps_to_list(spec.preprocessing),
     }
 
@@ -103,8 +105,16 @@ def _output_json(spec: OutputSpec) -> dict[str, Any]:
         "label": spec.label,
         "dims": list(spec.dims),
         "ciphertexts": [_cipher_json(c) for c in spec.ciphertexts],
+        "range": _range_json(spec.ranges),
         "post": list(spec.post),
     }
+
+
+def _range_json(ranges: Ranges | None) -> dict[str, Any] | None:
+    if ranges is None:
+        return None
+    whole = [ranges.whole.lower, ranges.whole.upper]
+    return {"whole": whole, "lower": list(ranges.lower), "upper": list(ranges.upper)}
 
 
 def _refresh_json(spec: RefreshSpec) -> dict[str, Any]:
@@ -151,14 +161,26 @@ def _read_input(record: Record) -> InputSpec:
     )
 
 
-def _read_range(record: Record) -> Interval | None:
-    match record.fields["range"]:
-        case None:
-            return None
-        case [float() | int() as lower, float() | int() as upper] if lower <= upper:
-            if math.isfinite(lower) and math.isfinite(upper):
-                return Interval(float(lower), float(upper))
-    raise record.wrong("range", "must be null or two numbers, the lower first")
+def _read_range(record: Record) -> Ranges | None:
+    if record.fields["range"] is None:
+        return None
+    entry = record.record("range", _RANGE_FIELDS)
+    whole = _finite(entry, "whole")
+    if len(whole) != 2:
+        raise entry.wrong("whole", "must be two numbers, the lower first")
+    try:
+        return Ranges(Interval(*whole), _finite(entry, "lower"), _finite(entry, "upper"))
+    except ProgramError as error:
+        raise record.wrong("range", f"is at fault: {error}") from error
+
+
+def _finite(record: Record, field: str) -> tuple[float, ...]:
+    found = []
+    for item in record.items(field):
+        if not isinstance(item, int | float) or isinstance(item, bool) or not math.isfinite(item):
+            raise record.wrong(field, "must be a list of finite numbers")
+        found.append(float(item))
+    return tuple(found)
 
 
 def _read_output(record: Record) -> OutputSpec:
@@ -167,6 +189,7 @@ def _read_output(record: Record) -> OutputSpec:
         record.integers("dims", 1),
         _read_ciphers(record, "ciphertexts"),
         record.texts("post"),
+        _read_range(record),
     )
 
 

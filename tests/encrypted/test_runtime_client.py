@@ -16,11 +16,12 @@ from hecompile.runtime.client import Client, RangeWarning, prepare
 from hecompile.runtime.envelope import read_header
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import PublicKey, generate_keys, public_key
+from hecompile.runtime.ranges import Ranges
 from hecompile.runtime.spec import ClientSpec, spec_from_program
 from tests.encrypted.runtime_programs import polynomial_program
 
 PROGRAM = polynomial_program(np.ones(4), batch=2)
-SPEC = spec_from_program(PROGRAM, ranges={"x": Interval(-2.0, 2.0)})
+SPEC = spec_from_program(PROGRAM, ranges={"x": Ranges(Interval(-2.0, 2.0))})
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,21 @@ def test_values_outside_the_calibrated_range_are_told_not_refused(key: PublicKey
     x = np.zeros((2, 4))
     x[1] = [0.0, -3.0, 2.5, 1.0]
     assert len(Client(SPEC, key).encrypt({"x": x}, heard.append)) == 1
-    assert heard == [RangeWarning("x", 0.25, -3.0, -2.0, 2.0)]
+    assert heard == [RangeWarning("x", 0.25, -3.0, -2.0, 2.0, 1, 1, by_element=False)]
     assert "25.00% of the values are outside" in str(heard[0])
+    assert "element 1 of sample 1, with the range [-2, 2] of the whole input" in str(heard[0])
+
+
+def test_each_element_has_its_range(key: PublicKey) -> None:
+    seen = Ranges(Interval(-2.0, 2.0), (-2.0, 0.0, 0.0, -1.0), (2.0, 0.0, 1.0, 1.0))
+    spec = replace(SPEC, inputs=(replace(SPEC.inputs[0], ranges=seen),))
+    heard: list[RangeWarning] = []
+    client = Client(spec, key)
+    client.encrypt({"x": [[2.0, 0.0, 1.0, 1.0], [-2.0, 0.0, 0.0, -1.0]]}, heard.append)
+    assert heard == []
+    client.encrypt({"x": [[2.0, 0.0, 1.0, 1.0], [-2.0, 0.5, 1.75, 1.0]]}, heard.append)
+    assert heard == [RangeWarning("x", 0.25, 1.75, 0.0, 1.0, 1, 2, by_element=True)]
+    assert "with the range [0, 1]; the result may be wrong" in str(heard[0])
 
 
 def with_steps() -> ClientSpec:

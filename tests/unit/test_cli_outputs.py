@@ -135,6 +135,16 @@ def test_decrypt_refuses_before_anything_is_read(place: Path, call: Caller) -> N
     assert not Path("y").exists()
 
 
+def test_only_granted_outputs_are_warned_of(place: Path, call: Caller) -> None:
+    np.savez(place / "far.npz", x=np.full((1, 4), 50.0))
+    run = ("run", "b", "--input", "far.npz", "--json")
+    for user, labels in (("anna", ["risk"]), ("carl", ["risk", "cost"])):
+        found = call(*run, "--as", user)
+        told = [text for text in found.document["warnings"] if text.startswith("output ")]
+        assert [text.split("'")[1] for text in told] == labels
+        assert ("output 'cost' holds" in found.err) == ("cost" in labels)
+
+
 def test_run_gives_what_is_granted(place: Path, call: Caller) -> None:
     run = ("run", "b", "--input", "x.npz", "--audit-log", "log", "--json")
     found = call(*run, "--as", "anna", "-o", "y.npz")

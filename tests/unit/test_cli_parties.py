@@ -293,6 +293,18 @@ def test_samples_out_of_range_are_warned_of(place: Place, call: Caller, tmp_path
         *place.words("encrypt", "--keys", place.keys, "--as", "anna"), "--input", far, "-o", sent
     )
     assert "warning: input 'x'" in found.err
+    result = tmp_path / "out.hect"
+    call(*place.words("evaluate", "--keys", place.keys), "--input", sent, "-o", result)
+    words = place.words("decrypt", "--keys", place.keys, "--as", "anna", "--json")
+    found = call(*words, "--input", result)
+    (told,) = found.document["warnings"]
+    assert told.startswith("output 'y' holds ")
+    assert f"warning: {told}" in found.err
+    document = call(
+        *place.words("run", "--input", far, "--as", "anna", "--keys", place.keys, "--json")
+    ).document
+    assert [text.split("'")[0] for text in document["warnings"]] == ["input ", "output "]
+    assert [entry["label"] for entry in document["out_of_range"]] == ["x"]
 
 
 def test_keys_of_another_run_do_not_fit(place: Place, call: Caller, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import hecompile
+from hecompile.cli.describe import report_text
 from hecompile.compiler import Compiled
 from hecompile.errors import ProgramError
 from hecompile.estimate import estimate
 from hecompile.ir import he_ops as he
+from hecompile.numeric import noise
 from hecompile.precision import predict_noise
 from hecompile.report import depth_by_stage
 from tests.encrypted.compiled_models import sigmoid_mlp, square_mlp
@@ -59,9 +61,20 @@ def test_parameters_are_those_of_the_program(compiled: Compiled) -> None:
         "poly_modulus_degree": parameters.poly_modulus_degree,
         "coeff_modulus_bits": list(parameters.coeff_modulus_bits),
         "scale_bits": parameters.scale_bits,
+        "level_units": list(parameters.level_units),
         "security_bits": 128,
     }
     assert document["levels"] == len(parameters.coeff_modulus_bits) - 2
+
+
+def test_the_condition_of_the_predicted_error_is_stated(compiled: Compiled) -> None:
+    document = compiled.report.to_json()
+    assert document["error_holds_for"] == "samples like those of calibration"
+    assert document["error_failure_probability"] == noise.FAILURE
+    told = report_text(document)
+    assert (
+        "on samples like the calibration samples, in all but about one evaluation in 10 000" in told
+    )
 
 
 def test_it_is_json_text(compiled: Compiled) -> None:

@@ -15,6 +15,7 @@ from hecompile.ir.program import Builder
 from hecompile.ir.types import CipherType, Interval
 from hecompile.preprocess import fit_steps
 from hecompile.preprocess_steps import CapOutliers, Standardise
+from hecompile.runtime.ranges import Ranges
 from hecompile.runtime.spec import ClientSpec, program_id, spec_from_program
 from hecompile.runtime.spec_json import spec_from_json, spec_to_json
 from tests.encrypted.runtime_programs import matrix_program, polynomial_program, refresh_program
@@ -25,7 +26,9 @@ PROGRAM = polynomial_program(np.ones(3), batch=2)
 def full_spec() -> ClientSpec:
     train = np.random.default_rng(0).standard_normal((20, 3))
     steps = fit_steps([(CapOutliers, {"z": 2.0}), (Standardise, {})], train)
-    return spec_from_program(PROGRAM, {"x": steps}, {"x": Interval(-1.5, 2.25)})
+    seen = Ranges(Interval(-1.5, 2.25), (-1.5, 0.0, 1.0), (2.25, 0.5, 1.0))
+    outputs = {"y": Ranges(Interval(-4.0, 1e-3))}
+    return spec_from_program(PROGRAM, {"x": steps}, {"x": seen}, outputs)
 
 
 def test_json_round_trip() -> None:
@@ -52,7 +55,9 @@ def test_programs_differ_in_identity_by_their_constants() -> None:
 
 def test_unknown_input_is_refused() -> None:
     with pytest.raises(InputError, match="no input 'z'; it has x"):
-        spec_from_program(PROGRAM, None, {"z": Interval(0, 1)})
+        spec_from_program(PROGRAM, None, {"z": Ranges(Interval(0, 1))})
+    with pytest.raises(InputError, match="no output 'x'; it has y"):
+        spec_from_program(PROGRAM, None, None, {"x": Ranges(Interval(0, 1))})
 
 
 def test_unfinished_program_is_refused() -> None:
@@ -132,7 +137,7 @@ def add_field(d: dict[str, Any]) -> None:
 
 
 def newer(d: dict[str, Any]) -> None:
-    d["version"] = 2
+    d["version"] = 3
 
 
 def high_level(d: dict[str, Any]) -> None:
@@ -156,10 +161,6 @@ def unsafe(d: dict[str, Any]) -> None:
     bits[:] = [60] * len(bits)
 
 
-def reversed_range(d: dict[str, Any]) -> None:
-    d["inputs"][0]["range"] = [2, 1]
-
-
 def other_step(d: dict[str, Any]) -> None:
     d["inputs"][0]["preprocessing"][0]["step"] = "os.system"
 
@@ -169,13 +170,12 @@ def other_step(d: dict[str, Any]) -> None:
     [
         (remove_program, "lacks the key 'program'"),
         (add_field, "unknown key 'colour'"),
-        (newer, "version 1"),
+        (newer, "version 2"),
         (high_level, "level 9"),
         (long_period, "period of 8192 in 4096 slots"),
         (zero_scale, "scale"),
         (text_dims, "dims"),
         (unsafe, "prime"),
-        (reversed_range, "range"),
         (other_step, "step"),
     ],
 )
@@ -184,6 +184,32 @@ def test_reader_is_strict(change: Callable[[dict[str, Any]], None], message: str
     change(document)
     with pytest.raises(IntegrityError, match=message):
         spec_from_json(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ([-1.5, 2.25], "inputs.1.range must be a table"),
+        ({"whole": [2, 1]}, "a range runs upwards"),
+        ({"whole": [1.0]}, "must be two numbers"),
+        ({"whole": [0.0, "1"]}, "must be a list of finite numbers"),
+        ({"whole": [0.0, True]}, "must be a list of finite numbers"),
+        ({"whole": None}, "must be a list"),
+        ({"lower": [-1.5, 0.0]}, "2 least values do not match 3"),
+        ({"lower": [-1.5, 0.6, 1.0]}, "element 1 has the range"),
+        ({"lower": [-1.6, 0.0, 1.0]}, "element 0 has the range"),
+        ({"upper": [2.25, 0.5, 1e999]}, "must be a list of finite numbers"),
+        ({"lower": [0.0] * 4, "upper": [1.0] * 4}, "ranges of 4 elements, but 3"),
+        ({"colour": 1}, "unknown key 'colour'"),
+    ],
+)
+def test_ranges_are_read_strictly(change: Any, message: str) -> None:
+    document = json.loads(spec_to_json(full_spec()))
+    entry = document["inputs"][0]
+    entry["range"] = entry["range"] | change if isinstance(change, dict) else change
+    data = json.dumps(document).replace("Infinity", "1e999").encode()
+    with pytest.raises(IntegrityError, match=message):
+        spec_from_json(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b'{"a": NaN}'])
