@@ -113,7 +113,7 @@ def costs(result: RunResult) -> dict[str, object]:
         "refresh_bytes": result.refresh_bytes,
         "refresh_rounds": result.refresh_rounds,
         "out_of_range": [vars(warning) for warning in result.warnings],
-        "warnings": [str(warning) for warning in (*result.warnings, *result.output_warnings)],
+        "warnings": [str(warning) for warning in result.told],
     }
 
 

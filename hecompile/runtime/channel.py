@@ -7,15 +7,20 @@ import os
 import select
 import struct
 import time
+import traceback
+from collections.abc import Mapping
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Final
 
+from hecompile import errors
 from hecompile.errors import HecompileError, IntegrityError
 
 MAX_JSON_BYTES: Final = 1 << 20
 MAX_BODY_BYTES: Final = 1 << 36
 _PREFIX: Final = struct.Struct("<BQ")
 _PIECE: Final = 1 << 20
+_MOST_TOLD: Final = 2000
 
 
 class Message(IntEnum):
@@ -131,3 +136,34 @@ def read_json(body: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise IntegrityError("the other process sent JSON that is no object.")
     return content
+
+
+def error_content(error: Exception) -> dict[str, str]:
+    """What tells another process of an error, for `error_from` to raise it there.
+
+    An error of this package keeps its text and its class, or the nearest one in
+    `hecompile.errors`; any other is told by its kind, its text and its place.
+    """
+    if isinstance(error, HecompileError):
+        known = (c for c in type(error).__mro__ if getattr(errors, c.__name__, None) is c)
+        return {"type": next(known).__name__, "text": str(error)}
+    if isinstance(error, MemoryError):
+        text = "a process of its own has not enough memory; use fewer workers."
+        return {"type": HecompileError.__name__, "text": text}
+    told = " ".join(str(error).split())[:_MOST_TOLD]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    text = (
+        f"a process of its own failed with {type(error).__name__}: {told}{place}; mend what the"
+        " system lacks, or report it where it lacks nothing."
+    )
+    return {"type": HecompileError.__name__, "text": text}
+
+
+def error_from(content: Mapping[str, Any]) -> HecompileError:
+    """The error that `error_content` told of, of its own class if that is one of ours."""
+    found = getattr(errors, str(content.get("type")), None)
+    text = str(content.get("text"))
+    if isinstance(found, type) and issubclass(found, HecompileError):
+        return found(text)
+    return HecompileError(text)

@@ -8,9 +8,8 @@ computes them, which a self-test verifies before the first use.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +24,13 @@ from hecompile.ir.program import Program
 from hecompile.runtime.admission import facts
 from hecompile.runtime.context import Context
 from hecompile.runtime.rawmemory import Residues
-from hecompile.runtime.residues import LayoutError, ResidueAccess, load_residues, residue_access
+from hecompile.runtime.residues import (
+    LayoutError,
+    ResidueAccess,
+    load_residues,
+    residue_access,
+    warn_slow,
+)
 from hecompile.runtime.scalar_matrix import (
     Integers,
     Product,
@@ -47,6 +52,8 @@ _SEAL_PRODUCT: Final = 6.0
 _OPERAND: Final = 14.0
 _RESULT: Final = 40.0
 _PRODUCT: Final = 0.25
+# Bits of the largest weights of the self-test.
+_LARGE_BITS: Final = 45
 
 
 @dataclass(frozen=True)
@@ -197,18 +204,20 @@ def scalar_sums(program: Program, context: Context) -> ScalarSums:
     try:
         return ScalarSums(plan_batches(program), context)
     except LayoutError as error:
-        warnings.warn(
-            f"sums of scalar products are left to SEAL, which takes many times longer: {error}.",
-            RuntimeWarning,
-            stacklevel=2,
+        warn_slow(
+            f"sums of scalar products are left to SEAL, which takes many times longer: {error}."
         )
         return ScalarSums({}, context)
 
 
 def _run(
-    batch: Batch, context: Context, access: ResidueAccess, live: Mapping[str, Any]
+    batch: Batch,
+    context: Context,
+    access: ResidueAccess,
+    live: Mapping[str, Any],
+    finer: bool = False,
 ) -> dict[str, Any]:
-    """Compute a batch's results by name."""
+    """Compute a batch's results by name; `finer` cuts residues into one digit more than needed."""
     names = batch.operands
     views = [access.view(live[name]) for name in names]
     shape = (batch.polynomials, batch.level + 1, context.parameters.poly_modulus_degree)
@@ -218,7 +227,7 @@ def _run(
     results = np.empty((len(batch.sums), *shape), dtype=np.uint64)
     for index, prime in enumerate(context.parameters.data_primes[: batch.level + 1]):
         operands = [view[:, index] for view in views]
-        _Residual(batch, names, prime).run(operands, results[:, :, index])
+        _Residual(batch, names, prime, finer).run(operands, results[:, :, index])
     return {
         s.result: load_residues(context, result, batch.level, s.scale)
         for s, result in zip(batch.sums, results, strict=True)
@@ -243,7 +252,9 @@ class _Group:
 class _Residual:
     """One batch modulo one prime."""
 
-    def __init__(self, batch: Batch, names: tuple[str, ...], prime: int) -> None:
+    def __init__(
+        self, batch: Batch, names: tuple[str, ...], prime: int, finer: bool = False
+    ) -> None:
         places = {name: place for place, name in enumerate(names)}
         families: dict[tuple[str, ...], list[int]] = {}
         for row, s in enumerate(batch.sums):
@@ -258,6 +269,10 @@ class _Residual:
         digits = choose_digits(list(matrices.values()), len(names), prime)
         if digits is None:
             raise ProgramError(f"weights are too large for the prime {prime}; compile again.")
+        if finer:
+            count = digits.residue_count + 1
+            width = -(-(prime.bit_length() + 1) // count)
+            digits = replace(digits, residue_width=width, residue_count=count)
         self._digits = digits
         self._groups = [
             _Group(
@@ -307,19 +322,41 @@ def _columns(rows: int, degree: int) -> int:
 def _self_test(context: Context, access: ResidueAccess) -> None:
     """Compare with SEAL's multiply_plain and add on random residues, every prime.
 
+    Large weights take several digits; residues are cut as needed and once more, finer.
+
     Raises:
         LayoutError: They differ.
     """
-    parameters = context.parameters
-    level, degree = parameters.levels, parameters.poly_modulus_degree
-    random = np.random.default_rng(1)
-    values: dict[str, Any] = {}
-    for name in ("a", "b", "c"):
-        residues = np.empty((2, level + 1, degree), dtype=np.uint64)
-        for index, prime in enumerate(parameters.data_primes[: level + 1]):
-            residues[:, index] = random.integers(0, prime, size=(2, degree), dtype=np.uint64)
-        values[name] = load_residues(context, residues, level, 1.0)
-    scale = 2.0**10
+    top = context.parameters.levels
+    _compare(context, access, top, 2, 10, (False,))
+    level = next((n for n in range(top) if _weight_bits(context, n) == _LARGE_BITS), top)
+    _compare(context, access, level, 3, _weight_bits(context, level), (False, True))
+
+
+def _weight_bits(context: Context, level: int) -> int:
+    """Bits of large weights, as far as the modulus of a level admits them."""
+    return min(_LARGE_BITS, context.parameters.modulus(level).bit_length() - 3)
+
+
+def _compare(
+    context: Context,
+    access: ResidueAccess,
+    level: int,
+    polynomials: int,
+    bits: int,
+    cuts: Sequence[bool],
+) -> None:
+    """Compare with SEAL at one level, with weights of at most `bits` bits, finer cut or not."""
+    primes = np.array(context.parameters.data_primes[: level + 1], dtype=np.uint64)
+    shape = (polynomials, level + 1, context.parameters.poly_modulus_degree)
+    random = np.random.default_rng(bits)
+    values = {
+        name: load_residues(
+            context, random.integers(0, primes[:, None], size=shape, dtype=np.uint64), level, 1.0
+        )
+        for name in ("a", "b", "c")
+    }
+    scale = 2.0**bits
     rows = [(0.3, -0.9, 0.5), (-1.0 / scale, 0.77, 1.0 / scale)]
     sums = []
     for row, weights in enumerate(rows):
@@ -327,19 +364,23 @@ def _self_test(context: Context, access: ResidueAccess) -> None:
         if integers is None:
             raise LayoutError("the weights of the self-test are too large")
         sums.append(Sum(str(row), scale, ("a", "b", "c"), integers))
-    batch = Batch(level, 2, sums)
-    found = _run(batch, context, access, values)
-    for row, weights in enumerate(rows):
-        wanted = _by_seal(context, list(values.values()), weights, scale)
-        if not np.array_equal(access.view(found[str(row)]), access.view(wanted)):
+    try:
+        batch = Batch(level, polynomials, sums)
+        found = [_run(batch, context, access, values, finer) for finer in cuts]
+        wanted = [_by_seal(context, list(values.values()), w, level, scale) for w in rows]
+    except ProgramError as error:
+        raise LayoutError(f"the self-test cannot run: {error}") from error
+    for row, value in enumerate(wanted):
+        if any(not np.array_equal(access.view(f[str(row)]), access.view(value)) for f in found):
             raise LayoutError("SEAL computes other residues than matrix products")
 
 
-def _by_seal(context: Context, values: list[Any], weights: Sequence[float], scale: float) -> Any:
-    evaluator = seal.Evaluator(context.seal)
-    total: Any = None
+def _by_seal(
+    context: Context, values: list[Any], weights: Sequence[float], level: int, scale: float
+) -> Any:
+    evaluator, total = seal.Evaluator(context.seal), None
     for value, weight in zip(values, weights, strict=True):
-        plain = context.encode(weight, context.parameters.levels, scale)
+        plain = context.encode(weight, level, scale)
         product = seal.Ciphertext()
         evaluator.multiply_plain(value, plain, product)
         if total is None:

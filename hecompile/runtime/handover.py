@@ -17,7 +17,7 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
 from hecompile.runtime.admission import facts
 from hecompile.runtime.context import Context
-from hecompile.runtime.residues import ciphertext_head, residue_access
+from hecompile.runtime.residues import LayoutError, ciphertext_head, residue_access
 
 MOST_FILES: Final = 512
 """Files that one pair of processes may hold open."""
@@ -67,10 +67,14 @@ class Handover:
         """Write a ciphertext; return the number of its place in the group.
 
         Raises:
+            LayoutError: It cannot be read.
             HecompileError: There is no memory for it.
         """
         file, head = self._places[group, name]
-        body = self._access.view(value).data.cast("B")
+        try:
+            body = self._access.view(value).data.cast("B")
+        except LayoutError as error:
+            raise LayoutError(f"{name} cannot be handed over: {error}; use one worker.") from error
         if os.pwritev(file, (head, body), 0) != len(head) + len(body):
             raise HecompileError("there is no memory to hand a ciphertext over; use one worker.")
         return self.groups[group].index(name)

@@ -9,7 +9,6 @@ by bit as SEAL computes them, which a self-test verifies before the first use.
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,13 @@ from hecompile.ir.program import Program
 from hecompile.runtime.admission import facts
 from hecompile.runtime.context import Context
 from hecompile.runtime.rawmemory import Residues
-from hecompile.runtime.residues import LayoutError, ResidueAccess, load_residues, residue_access
+from hecompile.runtime.residues import (
+    LayoutError,
+    ResidueAccess,
+    load_residues,
+    residue_access,
+    warn_slow,
+)
 
 FEWEST_TERMS: Final = 3
 """Sums of fewer products are left to SEAL: a result costs about as much as a product to write."""
@@ -216,11 +221,7 @@ def inner_products(program: Program, context: Context) -> InnerProducts:
     try:
         return InnerProducts(plan_inner_products(program), context)
     except LayoutError as error:
-        warnings.warn(
-            f"sums of products are left to SEAL, which takes several times longer: {error}.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        warn_slow(f"sums of products are left to SEAL, which takes several times longer: {error}.")
         return InnerProducts(InnerPlan({}, frozenset()), context)
 
 

@@ -14,17 +14,19 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from hecompile.errors import HecompileError, ProgramError
+from hecompile.errors import HecompileError
 from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
 from hecompile.numeric.cost import DEFAULT_COST_MODEL
+from hecompile.runtime.channel import error_content, error_from, read_json
 from hecompile.runtime.context import Context
+from hecompile.runtime.forked import Origin, end_with_parent
 from hecompile.runtime.handover import MOST_FILES, Handover
 from hecompile.runtime.machine import Machine, Timing
 from hecompile.runtime.rehearsal import rehearse
-from hecompile.runtime.residues import LayoutError, residue_access
+from hecompile.runtime.residues import LayoutError, residue_access, warn_slow
 from hecompile.runtime.schedule import HELPER, MAIN, Segment, plan_segments, value_bytes
 from hecompile.runtime.steps import Step
 
@@ -65,13 +67,12 @@ class Pair:
         self._handover = Handover(program, context, {n: _moved(s) for n, s in segments.items()})
         self._current = -1
         down, up = os.pipe(), os.pipe()
-        self._owner = os.getpid()
+        origin = Origin.here()
+        self._owner = origin.process
         self._helper = os.fork()
         if not self._helper:
             self._in, self._out = down[0], up[1]
-            os.close(down[1])
-            os.close(up[0])
-            self._serve()
+            self._serve(origin, (down[1], up[0]))
         self._in, self._out = up[0], down[1]
         os.close(down[0])
         os.close(up[1])
@@ -89,10 +90,15 @@ class Pair:
 
         Raises:
             ProgramError: An operation cannot run.
-            HecompileError: The helper has ended.
+            HecompileError: The helper has failed or ended.
         """
-        try:
+        with self._closed_on_error():
             self._run(segment, live)
+
+    @contextlib.contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
             # What is on its way between the processes belongs to no later evaluation.
             self.close()
@@ -120,11 +126,12 @@ class Pair:
 
     def rehearse(self) -> None:
         """Run operations of every kind on random ciphertexts, in both processes at once."""
-        self._tell(_REHEARSE, 0)
-        rehearse(self._own_steps(MAIN), self._context)
-        kind, _ = self._message()
-        if kind != _DONE:
-            raise HecompileError(_DISAGREE)
+        with self._closed_on_error():
+            self._tell(_REHEARSE, 0)
+            rehearse(self._own_steps(MAIN), self._context)
+            kind, _ = self._message()
+            if kind != _DONE:
+                raise HecompileError(_DISAGREE)
 
     def _own_steps(self, who: int) -> Iterator[Step]:
         return (t.step for (_, of), turns in self._steps.items() if of == who for t in turns)
@@ -192,12 +199,22 @@ class Pair:
             while data:
                 data = data[os.write(self._out, data) :]
         except BrokenPipeError:
-            raise HecompileError(_LOST) from None
+            raise self._last_words() from None
+
+    def _last_words(self) -> HecompileError:
+        """What the other process has ended of, if it said so."""
+        try:
+            while True:
+                kind, number = self._message()
+                if kind == _DONE:
+                    self._bytes(number)
+        except HecompileError as error:
+            return error
 
     def _message(self) -> tuple[int, int]:
         kind, number = _MESSAGE.unpack(self._bytes(_MESSAGE.size))
         if kind == _FAILED:
-            raise ProgramError(self._bytes(number).decode("utf-8", "replace"))
+            raise error_from(read_json(self._bytes(number)))
         return kind, number
 
     def _bytes(self, size: int) -> bytes:
@@ -209,33 +226,36 @@ class Pair:
             found += piece
         return found
 
-    def _serve(self) -> None:
+    def _serve(self, origin: Origin, others: tuple[int, int]) -> NoReturn:
         """The helper's life: segment after segment, until the other end is closed."""
-        code = 1
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            end_with_parent(origin)
+            for descriptor in others:
+                os.close(descriptor)
             while True:
-                kind, start = self._message()
-                if kind == _REHEARSE:
-                    rehearse(self._own_steps(HELPER), self._context)
-                    self._tell(_DONE, 0)
-                if kind != _BEGIN:
-                    continue
-                self._current = start
-                before = time.process_time()
-                self._machine.forget_timings()
-                try:
-                    self._work(self._segments[start], HELPER, {})
-                except HecompileError as error:
-                    text = str(error).encode()
-                    self._tell(_FAILED, len(text), text)
-                    return
-                timings = {n: (t.count, t.seconds) for n, t in self._machine.timings.items()}
-                used = time.process_time() - before
-                report = json.dumps({"seconds": used, "timings": timings}).encode()
-                self._tell(_DONE, len(report), report)
+                self._serve_one()
+        except Exception as error:
+            text = json.dumps(error_content(error)).encode()
+            self._tell(_FAILED, len(text), text)
         finally:
-            os._exit(code)
+            os._exit(1)
+
+    def _serve_one(self) -> None:
+        kind, start = self._message()
+        if kind == _REHEARSE:
+            rehearse(self._own_steps(HELPER), self._context)
+            self._tell(_DONE, 0)
+        if kind != _BEGIN:
+            return
+        self._current = start
+        before = time.process_time()
+        self._machine.forget_timings()
+        self._work(self._segments[start], HELPER, {})
+        timings = {n: (t.count, t.seconds) for n, t in self._machine.timings.items()}
+        used = time.process_time() - before
+        report = json.dumps({"seconds": used, "timings": timings}).encode()
+        self._tell(_DONE, len(report), report)
 
 
 _DISAGREE: Final = "the two processes of an evaluation disagree; evaluate with --workers 1."
@@ -257,7 +277,8 @@ def start_pair(program: Program, context: Context, machine: Machine) -> Pair | N
         return None
     try:
         residue_access(context)
-    except LayoutError:
+    except LayoutError as error:
+        warn_slow(f"two processes cannot share an evaluation: {error}.")
         return None
     segments = {s.start: s for s in plan_segments(program, DEFAULT_COST_MODEL)}
     moved = [_moved(segment) for segment in segments.values()]

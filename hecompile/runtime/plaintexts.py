@@ -15,6 +15,7 @@ from hecompile.runtime.context import Context
 from hecompile.runtime.rawmemory import (
     INSTANCE_POINTER,
     Residues,
+    borrowed,
     own_memory,
     plain_stream,
     read_word,
@@ -66,7 +67,7 @@ class PlaintextAccess:
     def view(self, value: Any) -> Residues:
         """The residues of an encoded plaintext where they lie; never write to them.
 
-        The view is valid as long as the plaintext lives and is not changed.
+        The view keeps the plaintext alive, and is valid until SEAL changes it.
 
         Args:
             value: A SEAL plaintext of this context, in NTT form.
@@ -75,14 +76,17 @@ class PlaintextAccess:
             Shape (primes, N).
 
         Raises:
-            LayoutError: SEAL's own accessors contradict what lies in memory.
+            LayoutError: It is no plaintext, or SEAL's own accessors contradict what lies in
+                memory.
         """
+        # Nothing but this very class has its pointer where it is looked for.
+        if type(value) is not seal.Plaintext:
+            raise LayoutError(f"a value of class {type(value).__name__} is no plaintext")
         start = ctypes.c_uint64.from_address(id(value) + INSTANCE_POINTER).value
+        if not start:
+            raise LayoutError("a plaintext was never made")
         address, shape = self._checked(value, ctypes.string_at(start, _PLAINTEXT.size))
-        words = (ctypes.c_uint64 * (shape[0] * shape[1])).from_address(address)
-        found: Residues = np.ctypeslib.as_array(words).reshape(shape)
-        found.flags.writeable = False
-        return found
+        return borrowed(value, address, shape)
 
     def _checked(self, value: Any, members: bytes) -> tuple[int, tuple[int, int]]:
         """Address and shape of the residues, once every other member is the accessor's."""
@@ -102,8 +106,12 @@ class PlaintextAccess:
         return address, shape
 
     def _self_test(self) -> None:
-        context, random = self._context, np.random.default_rng(3)
-        level = context.parameters.levels
+        top = self._context.parameters.levels
+        for level in sorted({0, top // 2, top}):
+            self._test_one(level)
+
+    def _test_one(self, level: int) -> None:
+        context, random = self._context, np.random.default_rng((3, level))
         primes = np.array(context.parameters.data_primes[: level + 1], dtype=np.uint64)
         shape = (level + 1, context.parameters.poly_modulus_degree)
         wanted = random.integers(0, primes[:, None], size=shape, dtype=np.uint64)
@@ -111,7 +119,7 @@ class PlaintextAccess:
             value = load_plaintext(context, wanted, level, 2.0**20)
             self._test_pointers(value)
         except (OSError, ProgramError, struct.error) as error:
-            raise LayoutError(str(error)) from error
+            raise LayoutError(f"plaintexts cannot be read in memory ({error})") from error
         if value.scale != 2.0**20 or not np.array_equal(self.view(value), wanted):
             raise LayoutError("residues of a plaintext do not come back as they were written")
         some = random.integers(0, wanted.size, size=16)

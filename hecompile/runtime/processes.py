@@ -13,13 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
 import hecompile
-from hecompile import errors
 from hecompile.errors import HecompileError, IntegrityError
 from hecompile.runtime.channel import (
     MAX_JSON_BYTES,
@@ -27,11 +27,13 @@ from hecompile.runtime.channel import (
     ClosedError,
     Message,
     SilentError,
+    error_from,
     read_json,
 )
 from hecompile.runtime.envelope import envelope_limit
 from hecompile.runtime.keys import Progress, no_progress
 from hecompile.runtime.machine import Timing
+from hecompile.runtime.residues import SlowWarning
 from hecompile.runtime.spec import ClientSpec
 from hecompile.runtime.usage import Phase
 
@@ -43,6 +45,14 @@ _GRACE_SECONDS: Final = 5.0
 Answer = Callable[[bytes], bytes]
 """Turns a refresh request into its response."""
 
+Note = Callable[[str], None]
+"""Told once of each thing that makes evaluations slow."""
+
+
+def warn_of(note: str) -> None:
+    """Show a note as a warning of this process, on standard error where nobody catches it."""
+    warnings.warn(note, SlowWarning, stacklevel=2)
+
 
 class EvaluatorProcess:
     """An evaluator in a process of its own; use it in a `with` block, which ends it.
@@ -52,6 +62,7 @@ class EvaluatorProcess:
         peak_memory_bytes: Its largest resident memory so far.
         timings: Time per operation name.
         refresh_bytes: Bytes of refresh requests and responses so far.
+        notes: What makes its evaluations slow, as far as it has said so.
     """
 
     def __init__(
@@ -67,6 +78,7 @@ class EvaluatorProcess:
         progress: Progress = no_progress,
         workers: int = 1,
         weights_cache: str | Path | None = None,
+        note: Note = warn_of,
     ) -> None:
         """Describe the process; it starts when the `with` block is entered.
 
@@ -81,11 +93,13 @@ class EvaluatorProcess:
             progress: Told what the process reports.
             workers: With 2 or more, a second process may share each evaluation.
             weights_cache: Folder where encoded weights are kept, in clear; None keeps none.
+            note: Told of what makes evaluations slow.
         """
         self.phases: dict[str, Phase] = {}
         self.peak_memory_bytes = 0
         self.timings: dict[str, Timing] = {}
         self.refresh_bytes = 0
+        self.notes: list[str] = []
         self._setup = {
             "memory_limit": memory_limit,
             "manifest": spec.manifest,
@@ -98,6 +112,7 @@ class EvaluatorProcess:
         self._keys = Path(keys)
         self._timeout = timeout
         self._progress = progress
+        self._note = note
         rounds = [envelope_limit(spec.parameters, r.request) for r in spec.refreshes]
         outputs = envelope_limit(spec.parameters, spec.output_ciphertexts)
         self._limit = max(MAX_JSON_BYTES, outputs, *rounds, 0)
@@ -206,8 +221,7 @@ class EvaluatorProcess:
                     str(content.get("task")), int(content["done"]), int(content["total"])
                 )
             elif kind is Message.ERROR:
-                content = read_json(body)
-                raise _error(str(content.get("type")), str(content.get("text")))
+                raise error_from(read_json(body))
             else:
                 return kind, body
 
@@ -215,6 +229,10 @@ class EvaluatorProcess:
         self.phases = {name: Phase(*pair) for name, pair in content["phases"].items()}
         self.peak_memory_bytes = int(content["peak_memory_bytes"])
         self.timings = {name: Timing(*pair) for name, pair in content["timings"].items()}
+        for text in map(str, content["notes"]):
+            if text not in self.notes:
+                self.notes.append(text)
+                self._note(text)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -259,11 +277,3 @@ def _environment() -> dict[str, str]:
     # One thread for matrix products: the processors belong to whole processes.
     kept |= dict.fromkeys(_THREADS, "1")
     return kept | {"PYTHONPATH": str(Path(hecompile.__file__).resolve().parents[1])}
-
-
-def _error(kind: str, text: str) -> HecompileError:
-    """The error that the process reports, of its own class if that is one of ours."""
-    found = getattr(errors, kind, None)
-    if isinstance(found, type) and issubclass(found, HecompileError):
-        return found(text)
-    return HecompileError(text)

@@ -7,7 +7,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,30 @@ def read_word(memory: int, address: int) -> int:
     """The word at an address, through what `own_memory` gave."""
     (found,) = struct.unpack("<Q", os.pread(memory, _WORD, address))
     return int(found)
+
+
+def borrowed(owner: Any, address: int, shape: tuple[int, ...]) -> Residues:
+    """Words of an object as an array that nobody can write to, and that keeps the object alive.
+
+    Args:
+        owner: The object that frees the words when it ends.
+        address: Of the first word, checked by the caller.
+        shape: Of the array.
+    """
+    return np.asarray(_Words(owner, address, shape))
+
+
+class _Words:
+    """What numpy asks for memory that it does not own; arrays refer to it as their base."""
+
+    def __init__(self, owner: Any, address: int, shape: tuple[int, ...]) -> None:
+        self.owner = owner
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": np.dtype(np.uint64).str,
+            "shape": shape,
+            "data": (address, True),
+        }
 
 
 def plain_stream(members: bytes, residues: Residues) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import warnings
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,7 @@ from hecompile.runtime.context import Context
 from hecompile.runtime.rawmemory import (
     INSTANCE_POINTER,
     Residues,
+    borrowed,
     own_memory,
     plain_stream,
     read_word,
@@ -36,8 +38,17 @@ _MEMBERS: Final = struct.Struct("<4Q?3QdQ")
 _WORD: Final = 8
 
 
-class LayoutError(Exception):
+class LayoutError(ProgramError):
     """SEAL's objects do not lie in memory as this module expects."""
+
+
+class SlowWarning(RuntimeWarning):
+    """Results are right, but take many times longer than they should."""
+
+
+def warn_slow(text: str) -> None:
+    """Warn whoever waits for results; an evaluator's process hands it on to who started it."""
+    warnings.warn(text, SlowWarning, stacklevel=3)
 
 
 def load_residues(context: Context, residues: Residues, level: int, scale: float) -> Any:
@@ -110,7 +121,7 @@ class ResidueAccess:
     def view(self, value: Any) -> Residues:
         """The residues of a ciphertext where they lie; never write to them.
 
-        The view is valid as long as the ciphertext lives and is not changed.
+        The view keeps the ciphertext alive, and is valid until SEAL changes it.
 
         Args:
             value: A SEAL ciphertext of this context, in NTT form.
@@ -119,15 +130,17 @@ class ResidueAccess:
             Shape (polynomials, primes left, N).
 
         Raises:
-            LayoutError: SEAL's own accessors contradict what lies in memory.
+            LayoutError: It is no ciphertext, or SEAL's own accessors contradict what lies in
+                memory.
         """
+        # Nothing but this very class has its pointer where it is looked for.
+        if type(value) is not seal.Ciphertext:
+            raise LayoutError(f"a value of class {type(value).__name__} is no ciphertext")
         start = ctypes.c_uint64.from_address(id(value) + INSTANCE_POINTER).value
-        members = ctypes.string_at(start, _CIPHERTEXT.size)
-        address, shape = self._checked(value, members)
-        words = (ctypes.c_uint64 * (shape[0] * shape[1] * shape[2])).from_address(address)
-        found: Residues = np.ctypeslib.as_array(words).reshape(shape)
-        found.flags.writeable = False
-        return found
+        if not start:
+            raise LayoutError("a ciphertext was never made")
+        address, shape = self._checked(value, ctypes.string_at(start, _CIPHERTEXT.size))
+        return borrowed(value, address, shape)
 
     def _checked(self, value: Any, members: bytes) -> tuple[int, tuple[int, int, int]]:
         """Address and shape of the residues, once every other member is the accessor's."""
@@ -148,19 +161,21 @@ class ResidueAccess:
         return address, shape
 
     def _self_test(self) -> None:
+        top = self._context.parameters.levels
+        for polynomials, level in {(2, top): None, (3, top // 2): None, (3, 0): None}:
+            self._test_one(polynomials, level)
+
+    def _test_one(self, polynomials: int, level: int) -> None:
         context = self._context
-        level = context.parameters.levels
-        random = np.random.default_rng(0)
-        primes = context.parameters.data_primes[: level + 1]
-        degree = context.parameters.poly_modulus_degree
-        wanted = np.empty((2, level + 1, degree), dtype=np.uint64)
-        for row, prime in enumerate(primes):
-            wanted[:, row] = random.integers(0, prime, size=(2, degree), dtype=np.uint64)
+        random = np.random.default_rng((polynomials, level))
+        primes = np.array(context.parameters.data_primes[: level + 1], dtype=np.uint64)
+        shape = (polynomials, level + 1, context.parameters.poly_modulus_degree)
+        wanted = random.integers(0, primes[:, None], size=shape, dtype=np.uint64)
         try:
             value = load_residues(context, wanted, level, 2.0**20)
             self._test_pointers(value)
         except (OSError, ProgramError, struct.error) as error:
-            raise LayoutError(str(error)) from error
+            raise LayoutError(f"ciphertexts cannot be read in memory ({error})") from error
         if value.scale != 2.0**20 or not np.array_equal(self.view(value), wanted):
             raise LayoutError("residues do not come back as they were written")
         some = random.integers(0, wanted.size, size=16)

@@ -37,7 +37,7 @@ from hecompile.runtime.usage import Phase, Stopwatch, peak_memory_bytes
 MODEL_PHASE = "encrypt-model"
 PHASES = ("keygen", "load", "encrypt", "evaluate", "refresh", "decrypt")
 
-Warn = Callable[[RangeWarning | OutputWarning], None]
+Warn = Callable[[RangeWarning | OutputWarning | str], None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class RunResult:
         timings: Time in the evaluator per operation name.
         warnings: Inputs outside the calibrated ranges.
         output_warnings: Decrypted outputs outside the calibrated ranges.
+        notes: What else the user should know, such as a kernel that had to take a slower way.
     """
 
     raw_outputs: dict[str, Array]
@@ -73,6 +74,12 @@ class RunResult:
     timings: dict[str, Timing]
     warnings: tuple[RangeWarning, ...]
     output_warnings: tuple[OutputWarning, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def told(self) -> tuple[RangeWarning | OutputWarning | str, ...]:
+        """Every warning, in order."""
+        return (*self.warnings, *self.output_warnings, *self.notes)
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ def run_parties(
     watch = Stopwatch()
     warnings: list[RangeWarning] = []
     output_warnings: list[OutputWarning] = []
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="hecompile-") as scratch:
         with watch.measure("keygen"):
             folder, secret, public = _keys(server, spec, keys, Path(scratch), progress, workers)
@@ -151,6 +159,7 @@ def run_parties(
                 timeout=timeout,
                 progress=groups,
                 workers=workers // crew,
+                note=notes.append,
                 weights_cache=weights_cache,
             )
             for _ in range(crew)
@@ -159,6 +168,9 @@ def run_parties(
     with watch.measure("decrypt"):
         decrypted = custodian.decrypt_all(results, only, output_warnings.append)
     _tell(output_warnings, warn)
+    # Each worker tells the same.
+    notes = list(dict.fromkeys(notes))
+    _tell(notes, warn)
     for name, phase in summed_phases(processes).items():
         watch.add(name, phase)
     names = PHASES if model is None else (*PHASES, MODEL_PHASE)
@@ -175,10 +187,11 @@ def run_parties(
         summed_timings(processes),
         tuple(warnings),
         tuple(output_warnings),
+        tuple(notes),
     )
 
 
-def _tell(warnings: Sequence[RangeWarning | OutputWarning], warn: Warn | None) -> None:
+def _tell(warnings: Sequence[RangeWarning | OutputWarning | str], warn: Warn | None) -> None:
     for warning in warnings:
         if warn is not None:
             warn(warning)

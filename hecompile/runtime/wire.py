@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import tenseal.sealapi as seal
 
 from hecompile.errors import IntegrityError, ProgramError
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import Context
 from hecompile.runtime.rawmemory import Residues
-from hecompile.runtime.residues import LayoutError, load_residues, residue_access
+from hecompile.runtime.residues import LayoutError, load_residues, residue_access, warn_slow
 from hecompile.runtime.stream import to_bytes
 
 MAGIC: Final = b"HECR"
@@ -35,10 +36,18 @@ def packed_bytes(parameters: Parameters, level: int, polynomials: int = 2) -> in
 
 
 def ciphertext_bytes(context: Context, value: Any) -> bytes:
-    """Write a ciphertext of a context: packed, or as SEAL saves it where it cannot be read."""
+    """Write a ciphertext of a context: packed, or as SEAL saves it where it cannot be read.
+
+    Where that is for want of access to memory, which is slow, a warning says so.
+    """
+    if type(value) is not seal.Ciphertext:
+        return to_bytes(value)
     try:
         view = residue_access(context).view(value)
-    except LayoutError:
+    except LayoutError as error:
+        warn_slow(
+            f"ciphertexts are left to SEAL to write, which takes about 10 times longer: {error}."
+        )
         return to_bytes(value)
     polynomials, primes, degree = view.shape
     parts = [_HEADER.pack(MAGIC, _VERSION, polynomials, primes, degree, value.scale)]

@@ -6,16 +6,20 @@ standard input, results leave over standard output.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 from hecompile.errors import HecompileError, IntegrityError, UsageError
-from hecompile.runtime.channel import Channel, ClosedError, Message, read_json
+from hecompile.runtime.channel import Channel, ClosedError, Message, error_content, read_json
 from hecompile.runtime.evaluator import Evaluator, galois_steps
 from hecompile.runtime.keys import load_evaluation_keys
 from hecompile.runtime.program_files import load_program
+from hecompile.runtime.residues import SlowWarning
 from hecompile.runtime.spec import program_id
 from hecompile.runtime.usage import Stopwatch, peak_memory_bytes
 
@@ -37,11 +41,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if len(arguments) != 1:
             raise UsageError("the evaluator process takes one argument, the folder of its keys.")
-        _serve(channel, arguments[0])
+        with _heard() as notes:
+            _serve(channel, arguments[0], notes)
     except ClosedError:
         return 0
     except HecompileError as error:
-        channel.send_json(Message.ERROR, {"type": type(error).__name__, "text": str(error)})
+        channel.send_json(Message.ERROR, error_content(error))
         return error.exit_code
     except MemoryError:
         text = "the evaluator has not enough memory; give --memory-limit or a larger machine."
@@ -50,11 +55,36 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _serve(channel: Channel, folder: str) -> None:
+@contextlib.contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Collect what makes evaluations slow; other warnings go to standard error as ever."""
+    notes: list[str] = []
+    show = warnings.showwarning
+
+    def hear(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, SlowWarning):
+            show(message, category, filename, lineno, file, line)
+        elif str(message) not in notes:
+            notes.append(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", SlowWarning)
+        warnings.showwarning = hear
+        yield notes
+
+
+def _serve(channel: Channel, folder: str, notes: Sequence[str]) -> None:
     watch = Stopwatch()
     with watch.measure("load"):
         evaluator = _load(channel, folder)
-    _report(channel, Message.READY, watch, evaluator)
+    _report(channel, Message.READY, watch, evaluator, notes)
     while True:
         kind, body = channel.receive()
         if kind is Message.END:
@@ -72,7 +102,7 @@ def _serve(channel: Channel, folder: str) -> None:
                 request = evaluation.advance()
         with watch.measure("evaluate"):
             output = evaluation.output()
-        _report(channel, Message.USAGE, watch, evaluator)
+        _report(channel, Message.USAGE, watch, evaluator, notes)
         channel.send(Message.OUTPUT, output)
 
 
@@ -111,7 +141,9 @@ def _load(channel: Channel, folder: str) -> Evaluator:
     return evaluator
 
 
-def _report(channel: Channel, kind: Message, watch: Stopwatch, evaluator: Evaluator) -> None:
+def _report(
+    channel: Channel, kind: Message, watch: Stopwatch, evaluator: Evaluator, notes: Sequence[str]
+) -> None:
     phases = {name: [phase.cpu, phase.wall] for name, phase in watch.phases.items()}
     if "evaluate" in phases:
         phases["evaluate"][0] += evaluator.helper_seconds
@@ -119,6 +151,7 @@ def _report(channel: Channel, kind: Message, watch: Stopwatch, evaluator: Evalua
         "phases": phases,
         "peak_memory_bytes": peak_memory_bytes(),
         "timings": {n: [t.count, t.seconds] for n, t in evaluator.timings.items()},
+        "notes": list(notes),
     }
     channel.send_json(kind, content)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hecompile.errors import HecompileError
+from hecompile.errors import HecompileError, ProgramError
 from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, Layout
@@ -20,7 +24,13 @@ from hecompile.runtime.context import Context
 from hecompile.runtime.crew import advance_all
 from hecompile.runtime.envelope import open_envelope, read_header
 from hecompile.runtime.handover import Handover
-from hecompile.runtime.residues import load_residues, residue_access
+from hecompile.runtime.machine import Machine
+from hecompile.runtime.residues import (
+    LayoutError,
+    ResidueAccess,
+    load_residues,
+    residue_access,
+)
 from hecompile.runtime.schedule import HELPER, MAIN, plan_segments
 from tests.encrypted.runtime_parties import Parties, make_parties
 from tests.encrypted.runtime_programs import MEDIUM, Writer, matrix_program, refresh_program
@@ -143,6 +153,96 @@ def test_a_helper_that_dies_is_an_error_and_the_next_evaluation_goes_on_alone(
     with pytest.raises(HecompileError, match="second process"):
         blobs(parties, data)
     assert blobs(parties, data)
+
+
+def fail_in_the_helper(patch: pytest.MonkeyPatch, owner: type, name: str, error: Exception) -> None:
+    """Make a method raise in every process but this one."""
+    here, real = os.getpid(), getattr(owner, name)
+
+    def method(*arguments: Any) -> Any:
+        if os.getpid() != here:
+            raise error
+        return real(*arguments)
+
+    patch.setattr(owner, name, method)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error", "kind", "text"),
+    [
+        (Machine, "perform", ValueError("a fault"), HecompileError, "failed with ValueError: a f"),
+        (Machine, "perform", ProgramError("%v cannot run."), ProgramError, "%v cannot run"),
+        (Handover, "put", OSError(28, "No space left"), HecompileError, r"failed with OSError: \["),
+        (ResidueAccess, "view", LayoutError("moved"), ProgramError, "handed over: moved; use one"),
+    ],
+)
+def test_what_the_helper_fails_of_is_told_and_the_next_evaluation_goes_on_alone(
+    parties: Parties,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    name: str,
+    error: Exception,
+    kind: type[HecompileError],
+    text: str,
+) -> None:
+    data = parties.client.encrypt({"x": X})[0]
+    alone = blobs(parties, data)
+    fail_in_the_helper(monkeypatch, owner, name, error)
+    assert parties.evaluator.start_helper()
+    with pytest.raises(HecompileError, match=text) as told:
+        blobs(parties, data)
+    assert type(told.value) is kind
+    assert blobs(parties, data) == alone
+
+
+def test_what_a_helper_had_said_before_it_ended_is_found_by_who_writes_to_it(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pairs, "end_with_parent", fail)
+    assert parties.evaluator.start_helper()
+    pair = parties.evaluator.pair
+    assert pair is not None
+    os.waitid(os.P_PID, pair._helper, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(HecompileError, match="No space left on device"):
+        parties.evaluator.rehearse()
+
+
+BUSY = """
+import os, time
+from hecompile.runtime import pair
+from tests.encrypted.runtime_parties import make_parties
+from tests.encrypted.test_runtime_pair import single_program
+
+def busy(*_):
+    os.write(1, f"{os.getpid()}\\n".encode())
+    while True:
+        sum(range(1000))
+
+pair.rehearse = busy
+evaluator = make_parties(single_program()).evaluator
+evaluator.start_helper()
+evaluator.rehearse()
+"""
+
+
+def test_a_helper_at_work_ends_when_its_process_is_killed() -> None:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, cwd=root
+    ) as process:
+        assert process.stdout is not None
+        both = {int(process.stdout.readline()) for _ in range(2)}
+        (helper,) = both - {process.pid}
+        process.kill()
+        try:
+            # The pipe ends only when the last process that can write to it has ended.
+            assert process.communicate(timeout=10)[0] == b""
+        except subprocess.TimeoutExpired:
+            os.kill(helper, signal.SIGKILL)
+            raise
 
 
 def test_forked_evaluations_leave_the_helper_alone(parties: Parties) -> None:
