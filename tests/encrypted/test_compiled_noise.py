@@ -27,7 +27,11 @@ from tests.encrypted.compiled_models import (
 from tests.encrypted.runtime_parties import make_parties
 from tests.unit.noise_programs import PARAMETER_SETS, random_program
 
-KEYS, SEEDS = 3, 10
+SEEDS = 10
+MODEL_KEYS = 4
+KEYS = 16
+"""Part of the noise is one number a key, so that one key alone tells little about the largest."""
+
 PESSIMISM = 8.0
 """Most by which a predicted bound may exceed the largest error measured."""
 
@@ -55,7 +59,7 @@ def measured(model: onnx.ModelProto, count: int) -> Noise:
     exact = compiled.simulate(given)
     encrypted: dict[str, list[np.ndarray]] = {label: [] for label in exact}
     simulated: dict[str, list[np.ndarray]] = {label: [] for label in exact}
-    for _ in range(KEYS):
+    for _ in range(MODEL_KEYS):
         parties = make_parties(compiled.program)
         for label, raw in run_encrypted(parties, inputs).raw.items():
             encrypted[label].append(raw - exact[label].reshape(raw.shape))
