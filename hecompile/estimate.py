@@ -216,7 +216,7 @@ def _wire_bytes(program: Program, parameters: Parameters) -> tuple[int, int]:
     for op in program.select(he.Refresh):
         # The key holder encrypts under the secret key: one polynomial and a seed.
         up += ciphertext_file_bytes(parameters, level_of(op.defined), 1)
-        down += ciphertext_file_bytes(parameters, level_of(op.x))
+        down += ciphertext_file_bytes(parameters, level_of(op.xs[0]))
     return up, down
 
 

@@ -15,6 +15,7 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
+from hecompile.numeric.masking import modulus_bits_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.virtual import VirtualLevels
 
@@ -90,13 +91,25 @@ def operand_level(
     return level
 
 
+def refresh_floors(program: Program, parameters: Parameters) -> Floor:
+    """Where each group of refreshes hands its operands over: all of them at one virtual level.
+
+    It is the lowest at which every value fits with its mask; one too many if there is none.
+    """
+    floors: dict[int, int] = {}
+    for op in program.select(he.Refresh):
+        own = max(refresh_floor(value, parameters, op.mask_bits) for value in op.xs)
+        floors[op.group] = max(floors.get(op.group, 0), own)
+    return lambda op: floors[op.group]
+
+
 def refresh_floor(value: Value, parameters: Parameters, mask_bits: int) -> int:
     """Lowest virtual level at which a value and its mask fit; one too many if none does."""
-    bound = he.cipher_type(value).bound
-    virtual = parameters.virtual
+    facts, virtual = he.cipher_type(value), parameters.virtual
+    ring = parameters.poly_modulus_degree
     for level in range(virtual.highest + 1):
         scale = parameters.virtual_scale(level)
-        needed = math.log2(bound or 1.0) + mask_bits + 3 + math.log2(scale)
+        needed = modulus_bits_needed(ring, facts.period, facts.bound or 1.0, scale, mask_bits)
         if needed <= math.log2(parameters.modulus(virtual.prime(level))):
             return level
     return virtual.highest + 1

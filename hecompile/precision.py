@@ -19,6 +19,7 @@ from hecompile.ir.operation import Value
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.numeric import noise
+from hecompile.numeric.masking import modulus_bits_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.passbase import UNSEEN_FACTOR
 from hecompile.runtime.packing import unpack
@@ -181,13 +182,20 @@ def missing_headroom(program: Program) -> dict[str, float]:
     missing: dict[str, float] = {}
     for op in program:
         if op.result is not None and isinstance(op.result.type, CipherType):
-            missing[op.result.name] = _lacking(program.parameters, op.defined, 0)
+            missing[op.result.name] = _lacking(program.parameters, op.defined)
         if isinstance(op, he.Refresh):
-            masked = _lacking(program.parameters, op.x, op.mask_bits + 1)
-            missing[op.x.name] = max(missing[op.x.name], masked)
+            for x in op.xs:
+                masked = _lacking_for_mask(program.parameters, x, op.mask_bits)
+                missing[x.name] = max(missing[x.name], masked)
     return missing
 
 
-def _lacking(parameters: Parameters, value: Value, mask_bits: int) -> float:
-    needed = math.log2(bound_of(value)) + mask_bits + math.log2(scale_of(value)) + 2
+def _lacking(parameters: Parameters, value: Value) -> float:
+    needed = math.log2(bound_of(value)) + math.log2(scale_of(value)) + 2
+    return needed - math.log2(parameters.modulus(level_of(value)))
+
+
+def _lacking_for_mask(parameters: Parameters, value: Value, mask_bits: int) -> float:
+    ring, period = parameters.poly_modulus_degree, he.cipher_type(value).period
+    needed = modulus_bits_needed(ring, period, bound_of(value), scale_of(value), mask_bits)
     return needed - math.log2(parameters.modulus(level_of(value)))

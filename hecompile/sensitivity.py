@@ -210,6 +210,7 @@ class Sensitivity:
 
     def _refresh(self, op: he.Refresh, adjoint: Array) -> None:
         """The key holder takes the mean of the copies."""
-        width = self._seen.lanes.width_of(he.cipher_type(op.x).period)
+        x = op.xs[0]
+        width = self._seen.lanes.width_of(he.cipher_type(x).period)
         wide = repeat_to(adjoint, max(width, adjoint.shape[1]))
-        self._give(op.x, wide.reshape(len(wide), -1, width).mean(axis=1))
+        self._give(x, wide.reshape(len(wide), -1, width).mean(axis=1))

@@ -233,18 +233,19 @@ class Variances:
         return self.of[op.x.name], Source(self._own(own))
 
     def _refresh(self, op: he.Refresh) -> tuple[Array, Source]:
-        masked = bound_of(op.x) * (1 + 2.0**op.mask_bits)
-        period = he.cipher_type(op.x).period
+        x = op.xs[0]
+        masked = bound_of(x) * (1 + 2.0**op.mask_bits)
+        period = he.cipher_type(x).period
         scale = scale_of(op.defined)
         # The mask is added, decoded, encoded again and subtracted, each in double precision.
         shared = 4 * noise.float_rounding(self._parameters, masked)
-        shared += 2 * noise.encoding(self._parameters, scale_of(op.x), period)
+        shared += 2 * noise.encoding(self._parameters, scale_of(x), period)
         shared += noise.encoding(self._parameters, scale, period)
         own = noise.encryption(self._parameters, scale, level_of(op.defined))
         width = self._seen.lanes.width_of(period)
         ones = None if width < self._seen.lanes.width else np.ones((1, 1))
         rounding = Rounding(shared, width, (), ones)
-        return self.of[op.x.name], Source(self._own(own), rounding=rounding)
+        return self.of[x.name], Source(self._own(own), rounding=rounding)
 
 
 def _sum_of_squares(factors: tuple[Array, ...]) -> Array:

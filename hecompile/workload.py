@@ -247,7 +247,7 @@ def client_work(op: Operation) -> Work:
     if isinstance(op, he.Refresh):
         primes = level_of(op.defined) + 1
         sealed = ("encode", "encrypt_symmetric", "save")
-        return _opened(op.x) + Counter(Call(name, primes) for name in sealed)
+        return _opened(op.xs[0]) + Counter(Call(name, primes) for name in sealed)
     return Counter()
 
 

@@ -20,7 +20,7 @@ from hecompile.levels import (
     gather_groups,
     operand_level,
     reads_top,
-    refresh_floor,
+    refresh_floors,
     required_levels,
 )
 from hecompile.numeric.parameters import Parameters
@@ -76,6 +76,7 @@ class _Assignment:
         self._program = program
         self._parameters = parameters
         self._virtual = parameters.virtual
+        self._floor = refresh_floors(program, parameters)
         self._levels = required_levels(program, self._virtual, self._floor)
         deepest = max(self._levels.values(), default=0)
         if deepest > self._virtual.highest:
@@ -105,9 +106,6 @@ class _Assignment:
             else:
                 self._assign(op, op.result)
         return gather_groups(self._build.finish(parameters=self._parameters))
-
-    def _floor(self, op: he.Refresh) -> int:
-        return refresh_floor(op.x, self._parameters, op.mask_bits)
 
     def _place(self, level: int, pending: bool) -> tuple[int, float]:
         """Primes left and scale of a value at a virtual level."""

@@ -18,7 +18,7 @@ from hecompile.levels import (
     is_managed,
     operand_level,
     program_depth,
-    refresh_floor,
+    refresh_floors,
     required_levels,
 )
 from hecompile.numeric.virtual import VirtualLevels, single
@@ -67,19 +67,18 @@ class InsertManagement(Pass):
         parameters = program.parameters
         if parameters is None:
             virtual, ring = single(program_depth(program)), DEFAULT_RING
-
-            def floor(op: he.Refresh) -> int:
-                return min(1, virtual.highest)
-
+            floor = _shallow_floor(virtual)
         else:
             virtual, ring = parameters.virtual, parameters.poly_modulus_degree
-
-            def floor(op: he.Refresh) -> int:
-                return refresh_floor(op.x, parameters, op.mask_bits)
-
+            floor = refresh_floors(program, parameters)
         levels = required_levels(program, virtual, floor)
         forms = place(program, levels, virtual, floor, ring, policies)
         return _Management(program, levels, virtual, floor, forms).run()
+
+
+def _shallow_floor(virtual: VirtualLevels) -> Floor:
+    """Masks leave a level where nothing is known of the primes."""
+    return lambda op: min(1, virtual.highest)
 
 
 class _Management:

@@ -197,7 +197,7 @@ def _insert(program: Program, cuts: list[int], mask_bits: int) -> Program:
             used = sorted(name for name in live[i] if depth.get(name, 0) > 0)
             for name in used:
                 old = renamed.get(name, values[name])
-                refresh = he.Refresh(x=old, mask_bits=mask_bits, group=cuts.index(i))
+                refresh = he.Refresh(xs=(old,), mask_bits=mask_bits, group=cuts.index(i))
                 facts = he.cipher_type(values[name])
                 fresh = build.emit(refresh, "fresh")
                 fresh = build.annotate(fresh, **facts.slot_facts)

@@ -159,7 +159,7 @@ class _Writer:
             found = facts(op.defined)
             period = he.cipher_type(op.defined).period
             numbers = (period, mask_magnitude(op), found.level, found.scale)
-            values.append(f"({self._name(op.x)}, {', '.join(map(repr, numbers))})")
+            values.append(f"({self._name(op.xs[0])}, {', '.join(map(repr, numbers))})")
         results = ", ".join(self._name(op.defined) for op in ops)
         return f"[{results}] = he.refresh(ask, {ops[0].group}, [{', '.join(values)}])"
 

@@ -146,7 +146,6 @@ def command(
             progress=progress,
         )
     watching.tell()
-    options.check_limits([compiled.report.estimate])
     compiled.save(output, signing_key=signing_key, overwrite=overwrite)
     tell(compiled, output, built_in=policy is None, as_json=as_json)
 

@@ -128,13 +128,13 @@ class _Simulator:
 
     def _refresh(self, op: he.Refresh, at: Scope) -> Array:
         """The mask is encoded twice, what the key holder sees is decoded, encoded, encrypted."""
-        period = he.cipher_type(op.x).period
-        x = mean_of_copies(at(op.x), period)
+        period = he.cipher_type(op.xs[0]).period
+        x = mean_of_copies(at(op.xs[0]), period)
         level, scale = managed(op)
-        before = he.cipher_type(op.x).scale
+        before = he.cipher_type(op.xs[0]).scale
         if before is None:
-            raise ProgramError(f"{op.name}: {op.x} has no scale; run assign-scales first")
-        size = he.cipher_type(op.x).bound or float(np.abs(x).max())
+            raise ProgramError(f"{op.name}: {op.xs[0]} has no scale; run assign-scales first")
+        size = he.cipher_type(op.xs[0]).bound or float(np.abs(x).max())
         variance = noise.encoding(self._parameters, before, period)
         variance += 2.0 * noise.encoding(self._parameters, scale, period)
         variance += noise.float_rounding(self._parameters, size * 2.0**op.mask_bits)

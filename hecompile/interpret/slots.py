@@ -21,6 +21,7 @@ from hecompile.interpret.scope import Scope
 from hecompile.interpret.traced import RunSizes, Traced, fingerprint
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
+from hecompile.ir.gathers import gather_of
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, Layout
@@ -86,6 +87,19 @@ def _unchanged(op: he.Unary, at: Scope) -> Array:
     return at(op.x)
 
 
+def refreshed(op: he.Refresh, at: Scope) -> Array:
+    """The slots that a refresh gives, (S, period): those of its operands in another order."""
+    if op.gather is None:
+        return at(op.xs[0])
+    taken = gather_of(op, at.program)
+    arrays = [at(x) for x in op.xs]
+    found = np.zeros((max(len(a) for a in arrays), op.period))
+    for i, array in enumerate(arrays):
+        here = taken.source == i
+        found[:, here] = array[:, taken.place[here] % array.shape[-1]]
+    return found
+
+
 SLOT_KERNELS: Final[Mapping[type[Operation], SlotKernel]] = MappingProxyType(
     {
         he.Encode: lambda op, at: at.constant(op.value)[None],
@@ -100,7 +114,7 @@ SLOT_KERNELS: Final[Mapping[type[Operation], SlotKernel]] = MappingProxyType(
         he.Relinearize: _unchanged,
         he.Rescale: _unchanged,
         he.DropLevel: _unchanged,
-        he.Refresh: _unchanged,
+        he.Refresh: refreshed,
         he.SumMulPlain: lambda op, at: sum_of_products(
             [at(x) for x in op.xs], at.constant(op.weights)
         ),

@@ -275,17 +275,37 @@ class DropLevel(Unary):
 
 @register_operation
 @dataclass(frozen=True, kw_only=True)
-class Refresh(Unary):
-    """Masked round trip to the key holder: the same slots, all levels back.
+class Refresh(Operation):
+    """Masked round trip to the key holder: all levels back, and the slots in any order.
 
     Attributes:
-        mask_bits: statistical distance of what the key holder sees is about 2**-mask_bits a slot.
+        xs: ciphertexts that go up, masked; each distinct one of a group once.
+        period: slots after which the result repeats; 0 for those of the one operand.
+        gather: constant (2, period) that names for each slot of the result an operand, or -1 for
+            zero, and a slot of that operand; None for the slots of the one operand as they are.
+        mask_bits: what the key holder sees of two programs' runs differs by a statistical
+            distance of 2**-mask_bits at most, see `numeric.masking`.
         group: refreshes with one group number travel in one round.
     """
 
     name: ClassVar[str] = "he.refresh"
-    mask_bits: int = attribute(default=30)
+    xs: tuple[Value, ...] = operand()
+    period: int = attribute(default=0)
+    gather: Symbol | None = attribute(default=None)
+    mask_bits: int = attribute(default=40)
     group: int = attribute(default=0)
+
+    def infer(self) -> Type | None:
+        """Two polynomials, the period that is stated.
+
+        Raises:
+            ProgramError: there is no operand, or several and nothing says what is taken of each.
+        """
+        if not self.xs or (self.gather is None and (len(self.xs) > 1 or self.period)):
+            raise ProgramError("he.refresh without gather takes one operand, and its period")
+        if self.gather is not None and self.period < 1:
+            raise ProgramError("he.refresh with gather states the period of its result")
+        return CipherType(self.period or structure(*self.xs).period)
 
 
 @register_operation

@@ -31,7 +31,7 @@ def public_form(program: Program) -> Program:
     if not has_weights(program):
         return program
     refreshes = program.select(he.Refresh)
-    masked = {value.name for op in refreshes for value in (op.x, op.defined)}
+    masked = {value.name for op in refreshes for value in (*op.xs, op.defined)}
     build = Builder(program)
     renamed: dict[str, Value] = {}
     for original in program:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from hecompile.numeric.parameters import Parameters
 
-PACKED_HEADER_BYTES: Final = 20
-"""What stands before the residues of a packed ciphertext."""
+PACKED_HEADER: Final = struct.Struct("<4sHBBId")
+"""Before a packed ciphertext's residues: magic, version, polynomials, primes left, N, scale."""
 
 _RESIDUE_BYTES: Final = 8
 _RESIDUE_BITS: Final = 64
@@ -20,17 +21,27 @@ def packed_share(prime_bits: int) -> float:
     return min(1.0, prime_bits / _RESIDUE_BITS + _OVERHEAD)
 
 
+def residue_bytes(prime_bits: int) -> int:
+    """Bytes of a residue modulo a prime, packed."""
+    return (prime_bits + 7) // 8
+
+
+def packed_bytes(parameters: Parameters, level: int, polynomials: int = 2) -> int:
+    """Exact bytes of a packed ciphertext (`hecompile.runtime.wire` writes it)."""
+    widths = sum(map(residue_bytes, parameters.coeff_modulus_bits[: level + 1]))
+    return PACKED_HEADER.size + polynomials * parameters.poly_modulus_degree * widths
+
+
 def ciphertext_file_bytes(parameters: Parameters, level: int, polynomials: int = 2) -> int:
     """Bytes of a ciphertext that travels; one polynomial where the other is a seed.
 
-    Whole ciphertexts are written with each residue in whole bytes of its prime
-    (`hecompile.runtime.wire`), exactly; those with a seed as SEAL compresses them, to within 3 %.
+    Whole ciphertexts are packed, exactly; those with a seed are as SEAL compresses them, to
+    within 3 %.
     """
-    bits = parameters.coeff_modulus_bits[: level + 1]
-    degree = parameters.poly_modulus_degree
     if polynomials > 1:
-        return PACKED_HEADER_BYTES + polynomials * degree * sum(-(-size // 8) for size in bits)
-    return round(degree * _RESIDUE_BYTES * sum(map(packed_share, bits)))
+        return packed_bytes(parameters, level, polynomials)
+    shares = sum(map(packed_share, parameters.coeff_modulus_bits[: level + 1]))
+    return round(parameters.poly_modulus_degree * _RESIDUE_BYTES * shares)
 
 
 def galois_key_file_bytes(parameters: Parameters) -> int:

@@ -50,7 +50,7 @@ def mask_magnitude(op: he.Refresh) -> float:
     Raises:
         ProgramError: The value has no bound, so no mask is known to hide it.
     """
-    bounds = [he.cipher_type(v).bound for v in (op.defined, op.x)]
+    bounds = [he.cipher_type(v).bound for v in (op.defined, *op.xs)]
     bound = next((b for b in bounds if b is not None), None)
     if bound is None or not 0 < bound < math.inf:
         raise ProgramError(f"{op.defined} has no bound above 0, so no mask is known to hide it")
@@ -175,7 +175,7 @@ def _drop(program: Program, op: he.DropLevel) -> Iterator[str]:
 
 def _refresh(program: Program, op: he.Refresh) -> Iterator[str]:
     magnitude = mask_magnitude(op)
-    for value in (op.x, op.defined):
+    for value in (*op.xs, op.defined):
         found = facts(value)
         if program.parameters is None:
             return

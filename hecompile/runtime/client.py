@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,33 +17,13 @@ from hecompile.runtime.guard import Guard, OpenGuard
 from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import PublicKey
 from hecompile.runtime.packing import gather, pack
+from hecompile.runtime.ranges import OutsideWarning, no_warning
 from hecompile.runtime.spec import CipherSpec, ClientSpec, InputSpec
 from hecompile.runtime.wire import ciphertext_bytes
 
 
-@dataclass(frozen=True)
-class RangeWarning:
-    """Values of an input outside the ranges seen in calibration.
-
-    Attributes:
-        label: The input.
-        fraction: Share of its values that are outside.
-        worst: The value farthest outside, after preprocessing.
-        lower: Least value of the range that it should be in.
-        upper: Greatest value of that range.
-        sample: The sample of the worst value, from 0.
-        element: Its place in the flattened sample, from 0.
-        by_element: Whether the range is that element's; else it is one for the whole input.
-    """
-
-    label: str
-    fraction: float
-    worst: float
-    lower: float
-    upper: float
-    sample: int
-    element: int
-    by_element: bool
+class RangeWarning(OutsideWarning):
+    """Values of an input outside the ranges seen in calibration."""
 
     def __str__(self) -> str:
         """One sentence for people."""
@@ -58,10 +37,6 @@ class RangeWarning:
 
 
 Warn = Callable[[RangeWarning], None]
-
-
-def no_warning(_warning: RangeWarning) -> None:
-    """Take note of nothing."""
 
 
 class Client:
@@ -217,19 +192,6 @@ def prepare_input(entry: InputSpec, array: NDArray[Any], warn: Warn = no_warning
 
 
 def _check_range(entry: InputSpec, rows: Array, warn: Warn) -> None:
-    ranges = entry.ranges
-    found = ranges.outside(rows) if ranges is not None else None
-    if ranges is None or found is None:
-        return
-    warn(
-        RangeWarning(
-            entry.label,
-            found.fraction,
-            found.value,
-            found.lower,
-            found.upper,
-            found.sample,
-            found.element,
-            by_element=bool(ranges.lower),
-        )
-    )
+    found = entry.ranges.outside(rows) if entry.ranges is not None else None
+    if found is not None:
+        warn(RangeWarning.of(entry.label, found))

@@ -19,6 +19,7 @@ from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import SecretKey
 from hecompile.runtime.packing import unpack
 from hecompile.runtime.postprocess import Processed, post_process
+from hecompile.runtime.ranges import OutsideWarning, no_warning
 from hecompile.runtime.serial import ciphertext_from_bytes, to_bytes
 from hecompile.runtime.spec import CipherSpec, ClientSpec, OutputSpec
 
@@ -36,27 +37,8 @@ class Decrypted:
     outputs: dict[str, Processed]
 
 
-@dataclass(frozen=True)
-class OutputWarning:
-    """A decrypted output outside the ranges seen in calibration.
-
-    Attributes:
-        label: The output.
-        fraction: Share of its values that are outside.
-        worst: The value farthest outside, before post-processing.
-        lower: Least value of the range that it should be in, widened.
-        upper: Greatest value of that range.
-        sample: The sample of the worst value, from 0.
-        element: Its place in the flattened sample, from 0.
-    """
-
-    label: str
-    fraction: float
-    worst: float
-    lower: float
-    upper: float
-    sample: int
-    element: int
+class OutputWarning(OutsideWarning):
+    """A decrypted output outside the ranges seen in calibration, widened."""
 
     def __str__(self) -> str:
         """One sentence for people."""
@@ -69,10 +51,6 @@ class OutputWarning:
 
 
 WarnOutput = Callable[[OutputWarning], None]
-
-
-def _no_warning(_warning: OutputWarning) -> None:
-    """Take note of nothing."""
 
 
 def join_groups(parts: Sequence[Decrypted]) -> Decrypted:
@@ -152,7 +130,7 @@ class Custodian:
         self,
         envelope: bytes,
         labels: Collection[str] | None = None,
-        warn: WarnOutput = _no_warning,
+        warn: WarnOutput = no_warning,
     ) -> Decrypted:
         """Decrypt the outputs of one evaluation and post-process them.
 
@@ -172,7 +150,7 @@ class Custodian:
         self,
         envelopes: Sequence[bytes],
         labels: Collection[str] | None = None,
-        warn: WarnOutput = _no_warning,
+        warn: WarnOutput = no_warning,
     ) -> Decrypted:
         """Decrypt and post-process the outputs of one run's evaluations, samples joined in order.
 
@@ -260,17 +238,7 @@ def _check_range(entry: OutputSpec, raw: Array, warn: WarnOutput) -> None:
         return
     found = entry.ranges.outside(raw.reshape(-1, math.prod(entry.dims)))
     if found is not None:
-        warn(
-            OutputWarning(
-                entry.label,
-                found.fraction,
-                found.value,
-                found.lower,
-                found.upper,
-                found.sample,
-                found.element,
-            )
-        )
+        warn(OutputWarning.of(entry.label, found))
 
 
 def join_samples(values: Processed) -> Processed:

@@ -334,10 +334,10 @@ class Evaluation:
         last = evaluator.program.last_uses
         blobs = []
         for position, op in enumerate(self._refreshes(), start=self._position):
-            found = facts(op.x)
+            found = facts(op.xs[0])
             mask = evaluator.context.encode(self._mask(op), found.level, found.scale)
-            keep = last[op.x.name] > position
-            masked = evaluator.machine.add_mask(self._live[op.x.name], mask, keep)
+            keep = last[op.xs[0].name] > position
+            masked = evaluator.machine.add_mask(self._live[op.xs[0].name], mask, keep)
             blobs.append(ciphertext_bytes(evaluator.context, masked))
             evaluator.machine.release(op, position, self._live)
         header = self._header(Kind.REFRESH_REQUEST, group)

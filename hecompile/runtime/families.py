@@ -193,10 +193,7 @@ class ScalarSums:
         """
         if self._access is None:
             raise ProgramError("a program without batches has none to run.")
-        try:
-            return _run(batch, self._context, self._access, live)
-        except LayoutError as error:
-            raise ProgramError(f"a ciphertext cannot be read: {error}.") from error
+        return _run(batch, self._context, self._access, live)
 
 
 def scalar_sums(program: Program, context: Context) -> ScalarSums:

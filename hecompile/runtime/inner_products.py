@@ -210,10 +210,7 @@ class InnerProducts:
         """
         if self._access is None:
             raise ProgramError("a program without sums of products has none to run.")
-        try:
-            return _run(one, self._context, self._access, live)
-        except LayoutError as error:
-            raise ProgramError(f"a ciphertext cannot be read: {error}.") from error
+        return _run(one, self._context, self._access, live)
 
 
 def inner_products(program: Program, context: Context) -> InnerProducts:

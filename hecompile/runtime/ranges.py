@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Outside:
         element: Its place in the flattened sample, from 0.
         lower: Least value of the range that it should be in.
         upper: Greatest value of that range.
+        by_element: Whether the range is that element's; else it is one for all of them.
     """
 
     fraction: float
@@ -45,6 +46,50 @@ class Outside:
     element: int
     lower: float
     upper: float
+    by_element: bool
+
+
+@dataclass(frozen=True)
+class OutsideWarning:
+    """Values of an input or output outside the ranges seen in calibration.
+
+    Attributes:
+        label: The input or output.
+        fraction: Share of its values that are outside.
+        worst: The value farthest outside, after preprocessing or before post-processing.
+        lower: Least value of the range that it should be in.
+        upper: Greatest value of that range.
+        sample: The sample of the worst value, from 0.
+        element: Its place in the flattened sample, from 0.
+        by_element: Whether the range is that element's; else it is one for all of them.
+    """
+
+    label: str
+    fraction: float
+    worst: float
+    lower: float
+    upper: float
+    sample: int
+    element: int
+    by_element: bool
+
+    @classmethod
+    def of(cls, label: str, found: Outside) -> Self:
+        """The warning of what `Ranges.outside` found in an input or output."""
+        return cls(
+            label,
+            found.fraction,
+            found.value,
+            found.lower,
+            found.upper,
+            found.sample,
+            found.element,
+            found.by_element,
+        )
+
+
+def no_warning(_warning: OutsideWarning) -> None:
+    """Take note of nothing."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +172,7 @@ class Ranges:
             element,
             float(lower[place]),
             float(upper[place]),
+            bool(self.lower),
         )
 
 

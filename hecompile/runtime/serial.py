@@ -16,11 +16,12 @@ import tenseal.sealapi as seal
 
 from hecompile.errors import IntegrityError
 from hecompile.numeric.parameters import Parameters
+from hecompile.numeric.wire import packed_bytes
 from hecompile.runtime.context import SCALE_TOLERANCE, Context
 from hecompile.runtime.stream import HEADER as HEADER
 from hecompile.runtime.stream import MAGIC as MAGIC
 from hecompile.runtime.stream import to_bytes as to_bytes
-from hecompile.runtime.wire import is_packed, packed_bytes, unpack_ciphertext
+from hecompile.runtime.wire import is_packed, unpack_ciphertext
 
 MAX_POLYNOMIALS: Final = 3
 _PLAIN, _ZLIB, _ZSTD = 0, 1, 2

@@ -289,7 +289,7 @@ def refresh_specs(program: Program) -> tuple[RefreshSpec, ...]:
     return tuple(
         RefreshSpec(
             group,
-            tuple(_cipher(op.x) for op in ops),
+            tuple(_cipher(op.xs[0]) for op in ops),
             tuple(_cipher(op.defined) for op in ops),
         )
         for group, ops in groups.items()

@@ -24,10 +24,11 @@ import numpy as np
 from hecompile.errors import InputError, IntegrityError, ProgramError
 from hecompile.files import cannot_read, cannot_write, private_folder
 from hecompile.numeric.parameters import Parameters
+from hecompile.numeric.wire import residue_bytes
 from hecompile.runtime.context import Context
 from hecompile.runtime.plaintexts import PlaintextAccess, load_plaintext
 from hecompile.runtime.residues import LayoutError
-from hecompile.runtime.wire import pack_residues, residue_bytes, unpack_residues
+from hecompile.runtime.wire import pack_residues, unpack_residues
 
 Key = tuple[bytes, int, float]
 """Digest of a slot vector (20 bytes), level, scale."""
@@ -204,5 +205,5 @@ def _binding(program: str, parameters: Parameters) -> bytes:
 
 def _size(parameters: Parameters, level: int) -> int:
     """Bytes of a plaintext in the file."""
-    widths = sum(map(residue_bytes, parameters.data_primes[: level + 1]))
+    widths = sum(map(residue_bytes, parameters.coeff_modulus_bits[: level + 1]))
     return widths * parameters.poly_modulus_degree

@@ -8,7 +8,6 @@ ciphertexts are seed-compressed or their residues are out of reach.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ import numpy as np
 import tenseal.sealapi as seal
 
 from hecompile.errors import IntegrityError, ProgramError
-from hecompile.numeric.parameters import Parameters
+from hecompile.numeric.wire import PACKED_HEADER, packed_bytes, residue_bytes
 from hecompile.runtime.context import Context
 from hecompile.runtime.rawmemory import Residues
 from hecompile.runtime.residues import LayoutError, load_residues, residue_access, warn_slow
@@ -24,15 +23,7 @@ from hecompile.runtime.stream import to_bytes
 
 MAGIC: Final = b"HECR"
 _VERSION: Final = 1
-# Magic, version, polynomials, primes left, N, scale.
-_HEADER: Final = struct.Struct("<4sHBBId")
 _WORD: Final = 8
-
-
-def packed_bytes(parameters: Parameters, level: int, polynomials: int = 2) -> int:
-    """Exact size of a packed ciphertext."""
-    widths = sum(map(residue_bytes, parameters.data_primes[: level + 1]))
-    return _HEADER.size + polynomials * parameters.poly_modulus_degree * widths
 
 
 def ciphertext_bytes(context: Context, value: Any) -> bytes:
@@ -50,7 +41,7 @@ def ciphertext_bytes(context: Context, value: Any) -> bytes:
         )
         return to_bytes(value)
     polynomials, primes, degree = view.shape
-    parts = [_HEADER.pack(MAGIC, _VERSION, polynomials, primes, degree, value.scale)]
+    parts = [PACKED_HEADER.pack(MAGIC, _VERSION, polynomials, primes, degree, value.scale)]
     used = context.parameters.data_primes[:primes]
     parts += [pack_residues(polynomial, used) for polynomial in view]
     return b"".join(parts)
@@ -83,7 +74,7 @@ def unpack_ciphertext(
     size = packed_bytes(parameters, level, polynomials)
     if len(data) != size:
         raise IntegrityError(f"{what} has {len(data)} bytes instead of {size}; get a fresh copy.")
-    _, version, *shape, scale = _HEADER.unpack_from(data)
+    _, version, *shape, scale = PACKED_HEADER.unpack_from(data)
     expected = (polynomials, level + 1, parameters.poly_modulus_degree)
     if version != _VERSION or tuple(shape) != expected:
         raise IntegrityError(
@@ -91,7 +82,7 @@ def unpack_ciphertext(
             " program expects; get a fresh copy."
         )
     residues = np.empty(expected, dtype=np.uint64)
-    used, place = parameters.data_primes[: level + 1], _HEADER.size
+    used, place = parameters.data_primes[: level + 1], PACKED_HEADER.size
     for polynomial in residues:
         place = unpack_residues(data, used, polynomial, place)
     try:
@@ -100,15 +91,10 @@ def unpack_ciphertext(
         raise IntegrityError(f"{what} is no ciphertext: {error}; get a fresh copy.") from error
 
 
-def residue_bytes(prime: int) -> int:
-    """Bytes of a residue modulo a prime."""
-    return (prime.bit_length() + 7) // 8
-
-
 def pack_residues(polynomial: Residues, primes: Sequence[int]) -> bytes:
     """Write a polynomial, shape (primes, N), prime by prime."""
     return b"".join(
-        _pack(residues, residue_bytes(prime))
+        _pack(residues, residue_bytes(prime.bit_length()))
         for residues, prime in zip(polynomial, primes, strict=True)
     )
 
@@ -126,8 +112,8 @@ def unpack_residues(data: bytes, primes: Sequence[int], into: Residues, place: i
         Where it ends.
     """
     for row, prime in zip(into, primes, strict=True):
-        length = residue_bytes(prime) * len(row)
-        _unpack(data[place : place + length], residue_bytes(prime), row)
+        length = residue_bytes(prime.bit_length()) * len(row)
+        _unpack(data[place : place + length], residue_bytes(prime.bit_length()), row)
         place += length
     return place
 

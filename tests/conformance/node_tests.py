@@ -1,4 +1,4 @@
-"""The ONNX standard's own node tests, run through import, tensor passes and interpreter.
+"""The ONNX standard's own node tests, run through import, tensor passes and tensor interpreter.
 
 A node test is a model of one operator (or of the operators that its definition expands into) with
 inputs and expected outputs. Which inputs are secret is not part of it, so each choice is tried:
@@ -13,7 +13,7 @@ import importlib
 import pkgutil
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -37,6 +37,8 @@ from hecompile.pipeline import parse_pipeline
 from hecompile.runtime.postprocess import post_process
 
 AnyArray = npt.NDArray[Any]
+Secret = tuple[str, ...]
+"""Names of the inputs that are encrypted; the others are weights."""
 
 OPERATORS = frozenset(CONVERTERS) | HEADS
 """Operators that can be computed, encrypted or by the client."""
@@ -141,18 +143,18 @@ def _array(content: Any) -> Any:
 
 
 def judge(test: NodeTest) -> Outcome:
-    """Run a node test with every choice of secret inputs."""
+    """Run a node test with every choice of secret inputs through the tensor interpreter."""
     if not test.inputs:
         return Outcome(test, 0, reason="no input, so nothing to encrypt")
     if not all(isinstance(array, np.ndarray | np.generic) for array in test.inputs.values()):
         return Outcome(test, 0, reason="inputs that are no tensors")
-    choices = list(_choices(test))
-    if not choices:
+    possible = list(choices(test))
+    if not possible:
         return Outcome(test, 0, reason="no real numbers among its inputs")
     passed, wrong, reasons = 0, [], []
-    for secret in choices:
+    for secret in possible:
         try:
-            difference = _difference(test, import_onnx(_model(test, secret)), secret)
+            difference = _difference(test, import_onnx(with_weights(test, secret)), secret)
         except (UnsupportedError, InputError) as error:
             reasons.append(_reason(error))
             continue
@@ -165,7 +167,8 @@ def judge(test: NodeTest) -> Outcome:
     return Outcome(test, passed, tuple(wrong), reason)
 
 
-def _choices(test: NodeTest) -> Iterator[tuple[str, ...]]:
+def choices(test: NodeTest) -> Iterator[Secret]:
+    """Names of the inputs that may be secret: all of real numbers, then each of them alone."""
     arrays = test.inputs.items()
     real = tuple(name for name, array in arrays if array.dtype in _FLOATS and array.size)
     if real:
@@ -174,7 +177,7 @@ def _choices(test: NodeTest) -> Iterator[tuple[str, ...]]:
         yield from ((name,) for name in real)
 
 
-def _model(test: NodeTest, secret: tuple[str, ...]) -> onnx.ModelProto:
+def with_weights(test: NodeTest, secret: Secret) -> onnx.ModelProto:
     """The test's model with all inputs but the secret ones as weights."""
     model = onnx.ModelProto()
     model.CopyFrom(test.model)
@@ -198,27 +201,40 @@ def _is_same(model: onnx.ModelProto, version: int) -> bool:
     return all(schema.since_version <= version for schema in schemas)
 
 
-def _difference(test: NodeTest, program: Program, secret: tuple[str, ...]) -> str:
+def _difference(test: NodeTest, program: Program, secret: Secret) -> str:
     """What is wrong with the outputs of a compiled test; empty if nothing is."""
     simple = parse_pipeline(PASSES).run(program, Context())
-    raw = run_tensor(simple, {name: _double(test.inputs[name])[None] for name in secret})
+    raw = run_tensor(simple, {name: double(test.inputs[name])[None] for name in secret})
+    return compare(test, simple, raw)
+
+
+def compare(test: NodeTest, program: Program, raw: Mapping[str, AnyArray], room: float = 0) -> str:
+    """What is wrong with raw outputs (1, ...) of a test's program; empty if nothing is.
+
+    Args:
+        test: knows the expected outputs.
+        program: a tensor program with the test's outputs.
+        raw: by label.
+        room: what the outputs may be off, beside rounding.
+    """
     arrays = [*test.inputs.values(), *test.outputs.values()]
-    room = max(_FLOATS.get(np.asarray(a).dtype, 0.0) for a in arrays)
-    room = _FEW_DIGITS.get(test.name, room)
-    for op in simple.select(Output):
+    rounding = max(_FLOATS.get(np.asarray(a).dtype, 0.0) for a in arrays)
+    rounding = _FEW_DIGITS.get(test.name, rounding)
+    for op in program.select(Output):
         found, expected = post_process(op.post, raw[op.label])[0], test.outputs[op.label]
         if found.shape != np.shape(expected):
             return f"{op.label} has shape {found.shape}, not {np.shape(expected)}"
-        exact = _double(expected)
-        scale = np.maximum(1.0, np.abs(exact))
+        exact = double(expected)
+        allowed = room + rounding * np.maximum(1.0, np.abs(exact))
         with np.errstate(invalid="ignore"):
-            off = np.abs(found - exact) / scale
-        if not np.all((off <= room) | (found == exact)):
+            off = np.abs(found - exact)
+        if not np.all((off <= allowed) | (found == exact)):
             return f"{op.label} is off by {np.nanmax(off):.2g}"
     return ""
 
 
-def _double(array: Any) -> AnyArray:
+def double(array: Any) -> AnyArray:
+    """The same numbers in float64, whatever their type."""
     return np.asarray(array).astype(np.float64)
 
 

@@ -140,10 +140,10 @@ def refresh_program(bound: float = 4.0, mask_bits: int = 10) -> Program:
     square_low = write.emit(he.DropLevel(x=square, levels=1), 0, write.parameters.scale(1))
     fresh = write.parameters.scale(2)
     first = write.emit(
-        he.Refresh(x=fourth, mask_bits=mask_bits, group=7), 2, fresh, bound=bound, layout=layout
+        he.Refresh(xs=(fourth,), mask_bits=mask_bits, group=7), 2, fresh, bound=bound, layout=layout
     )
     second = write.emit(
-        he.Refresh(x=square_low, mask_bits=mask_bits, group=7),
+        he.Refresh(xs=(square_low,), mask_bits=mask_bits, group=7),
         1,
         write.parameters.scale(1),
         bound=bound,
@@ -160,7 +160,7 @@ def survivor_program() -> Program:
     write = Writer(Parameters(8192, (60, 40, 60), 40), "survivor")
     layout = Layout(0, 4)
     x = write.input("x", 4, 4, 1)
-    op = he.Refresh(x=x, mask_bits=10, group=0)
+    op = he.Refresh(xs=(x,), mask_bits=10, group=0)
     fresh = write.emit(op, *write.facts(x), bound=2.0, layout=layout)
     twice = write.same(he.Add(x=fresh, y=x))
     y = write.same(he.Add(x=twice, y=x), layout=layout)

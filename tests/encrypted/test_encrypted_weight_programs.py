@@ -56,7 +56,7 @@ def refreshing() -> Program:
     w = weight("w", [1.25, 0.75, -0.5, 0.0], 2)
     low = settled(write.mul(x, w))
     fresh = write.emit(
-        he.Refresh(x=low, mask_bits=10, group=0), 2, write.parameters.scale(2), bound=4.0,
+        he.Refresh(xs=(low,), mask_bits=10, group=0), 2, write.parameters.scale(2), bound=4.0,
         layout=layout,
     )  # fmt: skip
     products = [write.mul(fresh, v), write.mul(x, v), write.mul(fresh, u), write.mul(x, u)]

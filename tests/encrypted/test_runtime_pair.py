@@ -50,7 +50,9 @@ def wide_program() -> Program:
     total = parts[0]
     for part in parts[1:]:
         total = write.same(he.Add(x=total, y=part))
-    fresh = write.emit(he.Refresh(x=total, mask_bits=10, group=0), *write.facts(total), bound=64.0)
+    fresh = write.emit(
+        he.Refresh(xs=(total,), mask_bits=10, group=0), *write.facts(total), bound=64.0
+    )
     left = write.same(he.Rotate(x=fresh, steps=1))
     right = write.same(he.Rotate(x=fresh, steps=2))
     both = write.same(he.Add(x=left, y=right))

@@ -12,11 +12,11 @@ import tenseal.sealapi as seal
 
 from hecompile.errors import ProgramError
 from hecompile.numeric.parameters import Parameters
-from hecompile.runtime import families, plaintexts, residues
+from hecompile.runtime import families, rawmemory
 from hecompile.runtime.context import Context
 from hecompile.runtime.plaintexts import PlaintextAccess, load_plaintext
-from hecompile.runtime.rawmemory import Residues
-from hecompile.runtime.residues import LayoutError, ResidueAccess, load_residues
+from hecompile.runtime.rawmemory import LayoutError, MemoryAccess, Residues
+from hecompile.runtime.residues import ResidueAccess, load_residues
 from hecompile.runtime.scalar_matrix import Digits, Product
 
 Make = Callable[[int], Any]
@@ -129,12 +129,11 @@ def test_access_to_plaintexts_is_tested_at_several_levels(
         PlaintextAccess(context)
 
 
-@pytest.mark.parametrize("module", [residues, plaintexts])
+@pytest.mark.parametrize("access", [ResidueAccess, PlaintextAccess])
 def test_a_pointer_elsewhere_is_noticed(
-    context: Context, monkeypatch: pytest.MonkeyPatch, module: Any
+    context: Context, monkeypatch: pytest.MonkeyPatch, access: type[MemoryAccess]
 ) -> None:
-    monkeypatch.setattr(module, "INSTANCE_POINTER", 32)
-    access = ResidueAccess if module is residues else PlaintextAccess
+    monkeypatch.setattr(rawmemory, "INSTANCE_POINTER", 32)
     with pytest.raises(LayoutError):
         access(context)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hecompile.errors import InputError, IntegrityError, ProgramError
-from hecompile.runtime import plaintexts
+from hecompile.runtime import rawmemory
 from hecompile.runtime.context import Context
 from hecompile.runtime.envelope import open_envelope, read_header
 from hecompile.runtime.evaluator import Evaluator
@@ -140,7 +140,7 @@ def test_residues_beyond_their_prime_are_refused_even_with_a_right_digest(
     digest = hashlib.sha256(data[place:]).digest()
     cache._places[key] = place, digest
     cache.path.write_bytes(data)
-    with pytest.raises(IntegrityError, match="SEAL does not take a plaintext"):
+    with pytest.raises(IntegrityError, match="SEAL does not take residues"):
         cache.load(key)
     cache.close()
 
@@ -166,7 +166,7 @@ def test_a_library_with_other_objects_is_noticed(
 ) -> None:
     context = Context(SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(plaintexts, "INSTANCE_POINTER", 32)
+        patch.setattr(rawmemory, "INSTANCE_POINTER", 32)
         with pytest.raises(LayoutError):
             PlaintextAccess(context)
         cache = WeightCache(tmp_path, "1" * 64, context)

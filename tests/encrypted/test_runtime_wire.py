@@ -10,6 +10,7 @@ import pytest
 
 from hecompile.errors import IntegrityError
 from hecompile.numeric.parameters import Parameters
+from hecompile.numeric.wire import ciphertext_file_bytes
 from hecompile.runtime import wire
 from hecompile.runtime.context import Context
 from hecompile.runtime.residues import (
@@ -46,7 +47,7 @@ def test_packed_ciphertexts_come_back_bit_by_bit(
 ) -> None:
     value = random_ciphertext(context, level, polynomials)
     data = wire.ciphertext_bytes(context, value)
-    assert len(data) == wire.packed_bytes(context.parameters, level, polynomials)
+    assert len(data) == ciphertext_file_bytes(context.parameters, level, polynomials)
     assert len(data) <= ciphertext_limit(context.parameters, level, polynomials)
     assert len(data) < len(to_bytes(value)) or level == 2
     again = ciphertext_from_bytes(context, data, level, SCALE, polynomials, what="it")

@@ -223,7 +223,7 @@ def _cipher_step(draw: Draw, b: Builder, values: list[Value]) -> Operation:
     weights = b.constant(_numbers(draw, 2, period), "weights")
     kinds.append(he.SumMulPlain(xs=(x, y), weights=weights, period=period))
     if he.cipher_type(x).polynomials == 2:
-        kinds.append(he.Refresh(x=x, mask_bits=draw(st.integers(1, 60)), group=0))
+        kinds.append(he.Refresh(xs=(x,), mask_bits=draw(st.integers(1, 60)), group=0))
         if he.cipher_type(x).period > 1:
             steps = draw(st.integers(1, he.cipher_type(x).period - 1))
             kinds.append(he.Rotate(x=x, steps=steps))

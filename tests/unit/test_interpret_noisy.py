@@ -127,7 +127,7 @@ def test_a_number_is_rounded_less_than_a_vector_and_zero_not_at_all() -> None:
 def test_refresh_pays_for_encryption_and_mask() -> None:
     def build(b: Builder, x: Value) -> Value:
         low = _managed(b, he.DropLevel(x=x, levels=1), 1, SCALES[2])
-        return _managed(b, he.Refresh(x=low, mask_bits=45), 2, SCALES[2])
+        return _managed(b, he.Refresh(xs=(low,), mask_bits=45), 2, SCALES[2])
 
     masked = noise.float_rounding(PARAMETERS, np.abs(X).max() * 2.0**45)
     assert masked > 10 * FRESH

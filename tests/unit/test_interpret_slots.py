@@ -44,7 +44,7 @@ def test_every_operation_on_slots() -> None:
         b.emit(he.Rotate(x=cx, steps=3)).name: np.stack([x[:, (j + 3) % 8] for j in range(8)], 1),
         b.emit(he.Rescale(x=cx)).name: x,
         b.emit(he.DropLevel(x=cx, levels=2)).name: x,
-        b.emit(he.Refresh(x=cx)).name: x,
+        b.emit(he.Refresh(xs=(cx,))).name: x,
         b.emit(he.SumMulPlain(xs=(cx, cy), weights=b.constant(weights), period=16)).name: (
             np.tile(x, 2) * plenty[0] + np.tile(y, 4) * plenty[1]
         ),

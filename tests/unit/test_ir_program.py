@@ -180,7 +180,7 @@ def test_a_refresh_starts_the_depth_again() -> None:
         square = b.emit(he.Mul(x=value, y=value))
         value = b.emit(he.Relinearize(x=square))
         if i == 2:
-            value = b.emit(he.Refresh(x=value))
+            value = b.emit(he.Refresh(xs=(value,)))
     program = b.finish()
     verify(program)
     assert multiplicative_depth(program) == 3

@@ -99,7 +99,7 @@ def test_the_public_form_leaves_out_bounds_but_for_masked_values() -> None:
     weight_value = build.annotate(build.emit(weight), bound=8.8)
     product = build.emit(he.Relinearize(x=build.emit(he.Mul(x=x, y=weight_value))))
     product = build.annotate(product, bound=17.0)
-    fresh = build.annotate(build.emit(he.Refresh(x=product)), bound=17.0)
+    fresh = build.annotate(build.emit(he.Refresh(xs=(product,))), bound=17.0)
     total = build.annotate(build.emit(he.Add(x=fresh, y=fresh)), bound=34.0)
     build.keep(he.Output(xs=(total,), label="y", dims=(1, 2)))
     public = public_form(build.finish())

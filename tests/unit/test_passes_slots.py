@@ -95,7 +95,7 @@ def test_fewer_levels_never_need_fewer_rounds(planned: Program, context: Context
 
 def test_what_stays_fresh_is_not_refreshed_twice(planned: Program, context: Context) -> None:
     cut = InsertRefresh(levels=3, floor=0).run(planned, context)
-    refreshed = [op.x.name for op in cut.select(he.Refresh)]
+    refreshed = [op.xs[0].name for op in cut.select(he.Refresh)]
     inputs = {op.defined.name for op in cut.select(he.Input)}
     assert not inputs & set(refreshed)
     assert len(refreshed) == len(set(refreshed))

@@ -154,7 +154,7 @@ def test_a_value_added_to_itself_is_no_operand_of_one_sum() -> None:
 def test_no_sum_reaches_over_a_refresh() -> None:
     write = Write()
     part = write.sum(3)
-    fresh = write.emit(he.Refresh(x=write.factor("z")))
+    fresh = write.emit(he.Refresh(xs=(write.factor("z"),)))
     rest = write.product(8)
     total = write.emit(he.Add(x=part, y=rest))
     plan = plan_inner_products(write.finish(total, fresh))

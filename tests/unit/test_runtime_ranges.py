@@ -51,8 +51,8 @@ def test_few_samples_and_many_elements_have_the_whole_range_alone() -> None:
 def test_the_farthest_value_is_told() -> None:
     seen = Ranges(Interval(-1.0, 4.0), (-1.0, 0.0), (4.0, 1.0))
     rows = np.array([[4.0, 1.0], [-1.5, 0.5], [2.0, 3.0], [4.0, 0.0]])
-    assert seen.outside(rows) == Outside(0.25, 3.0, 2, 1, 0.0, 1.0)
-    assert Ranges(seen.whole).outside(rows) == Outside(0.125, -1.5, 1, 0, -1.0, 4.0)
+    assert seen.outside(rows) == Outside(0.25, 3.0, 2, 1, 0.0, 1.0, True)
+    assert Ranges(seen.whole).outside(rows) == Outside(0.125, -1.5, 1, 0, -1.0, 4.0, False)
     rows[3, 0] = np.nan
     found = seen.outside(rows)
     assert found is not None

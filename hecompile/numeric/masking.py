@@ -1,0 +1,39 @@
+"""How large the masks of refreshed values are, and how much of the modulus they take.
+
+The key holder decrypts m + r, where m is a polynomial of integers (slot values times the scale,
+noise included) and r is uniform in [-M, M) in each of the N coefficients. For two polynomials m
+and m' the statistical distance of what it sees is at most |m - m'|_1 / 2M, by the union over the
+coefficients. Slots that repeat with a period of P leave 2P coefficients that are not zero, whose
+2-norm is the root mean square of the slots (Parseval), hence |m|_1 <= sqrt(2P) * bound * scale. The
+noise has N coefficients, with a 1-norm of at most sqrt(N) times its root mean square in the slots.
+"""
+
+from __future__ import annotations
+
+import math
+
+NOISE_SHARE = 1.0 / 64.0
+"""Largest root mean square of the noise that the masks hide, as a share of the bound."""
+
+
+def mask_bits_needed(ring: int, period: int, bound: float, scale: float, mask_bits: int) -> float:
+    """Binary logarithm of M for one refreshed value.
+
+    Args:
+        ring: polynomial modulus degree N.
+        period: slots P after which the value repeats.
+        bound: largest absolute slot value.
+        scale: its scale.
+        mask_bits: the statistical distance is 2**-mask_bits at most for any two values within
+            the bound.
+    """
+    spread = math.sqrt(2 * period) + math.sqrt(ring) * NOISE_SHARE
+    return mask_bits + math.log2(spread) + math.log2(bound) + math.log2(scale)
+
+
+def modulus_bits_needed(
+    ring: int, period: int, bound: float, scale: float, mask_bits: int
+) -> float:
+    """Bits of a modulus in which the masked value does not wrap around, a margin included."""
+    largest = mask_bits_needed(ring, period, bound, scale, mask_bits)
+    return math.log2(2.0**largest + 2 * bound * scale) + 1.01
