@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from hecompile.chains import MARGINS, SPECIAL_MARGIN_BITS, Demand, chain, chains
+from hecompile.chains import MARGINS, Demand, chain, chains
 from hecompile.errors import CompileError, PassError
 from hecompile.estimate import estimate
 from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
-from hecompile.ir.types import CipherType
-from hecompile.levels import program_depth
+from hecompile.levels import program_depth, refreshed_depth
+from hecompile.numeric.masking import modulus_bits_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.primes import MAX_PRIME_BITS
 from hecompile.numeric.security import max_modulus_bits
@@ -43,8 +43,8 @@ TRIALS = 16
 WORTH_PLANNING = 1.2
 """Rough cost, over that of the best plan so far, up to which a grouping is planned."""
 
-REFRESHED_UNITS = ((1,), (2,), (1, 2), (2, 1))
-"""Levels that rescale primes stand for on chains with refreshes, repeated as often as they fit."""
+MOST_FLOOR = 3
+"""Highest level at which values are handed over for a refresh."""
 
 _STEPS = 4
 _LONGEST_STEP = 8
@@ -103,20 +103,13 @@ class ChainSearch:
         self._costs: dict[tuple[tuple[int, ...], Policies], float] = {}
         self._known: dict[tuple[Parameters, Policies], tuple[Plan | None, int]] = {}
 
-    def best(self, refresh: bool) -> Plan:
-        """The best plan; chains too short for the program only if none is long enough.
-
-        Args:
-            refresh: whether refreshes may be inserted.
+    def best(self) -> Plan:
+        """The best plan.
 
         Raises:
             CompileError: no chain of this ring will do.
         """
-        found = self._deep()
-        if found is None and refresh:
-            for cycle in REFRESHED_UNITS:
-                plan = self._refreshed(cycle, found.seconds if found is not None else math.inf)
-                found = plan if plan is not None else found
+        found = self._refreshed() if self._program.select(he.Refresh) else self._deep()
         if found is None:
             if self._skipped is not None:
                 _, parameters, headroom = self._skipped
@@ -328,57 +321,53 @@ class ChainSearch:
         )
         return None if found is None else self._try(found, plan.policies, plan.headroom)[0]
 
-    def _refreshed(self, cycle: tuple[int, ...], rival: float) -> Plan | None:
-        """The plan at the smallest scale that meets the target, on chains with refreshes.
+    def _refreshed(self) -> Plan | None:
+        """The cheapest plan of a program with refreshes, at the smallest scale that will do.
 
-        A larger scale leaves fewer levels, so that scales grow from the smallest until one will
-        do or none fits. None too if the plan takes as long as the rival's seconds.
+        Chains differ in the level at which values are handed over: the lower it is, the larger q_0
+        must be for the masks.
         """
-        scale_bits, headroom = SMALLEST_REFRESHED_SCALE_BITS, SMALLEST_HEADROOM_BITS
+        best: Plan | None = None
+        for floor in range(MOST_FLOOR + 1):
+            rival = best.seconds if best is not None else math.inf
+            plan = self._handing_over_at(floor, rival)
+            best = plan if plan is not None else best
+        return best
+
+    def _handing_over_at(self, floor: int, rival: float) -> Plan | None:
+        """The plan at the smallest scale, each prime one level; None if it costs a rival's time."""
+        depth = refreshed_depth(self._program)
+        units = (1,) * (max(depth.handed + floor, depth.left) + 1)
+        scale_bits, extra = SMALLEST_REFRESHED_SCALE_BITS, SMALLEST_HEADROOM_BITS
         while scale_bits <= MAX_PRIME_BITS:
-            units = self._longest(cycle, scale_bits, headroom)
-            found = units and chain(self._ring, scale_bits, units, headroom, 0)
-            if not found:
-                return None
-            if rival < math.inf and self._unchecked(found, (EARLY,)) >= rival:
+            room = self._room_for_masks(scale_bits) - (floor + 1) * scale_bits
+            headroom = max(extra, math.ceil(room))
+            if scale_bits + headroom > MAX_PRIME_BITS:
+                scale_bits += 1
+                continue
+            found = chain(self._ring, scale_bits, units, headroom, 0)
+            if not found or (rival < math.inf and self._unchecked(found, (EARLY,)) >= rival):
                 return None
             plan, missing = self._try(found, (EARLY,), headroom)
             if plan is not None and plan.noise <= self._target:
-                return self._tightened(plan)
+                return plan if plan.seconds < rival else None
             if plan is not None:
                 scale_bits += _step(plan.noise / self._target)
             elif missing:
-                headroom += missing
+                extra = headroom + missing
             else:
                 return None
         return None
 
-    def _longest(self, cycle: tuple[int, ...], scale_bits: int, headroom: int) -> tuple[int, ...]:
-        """As many levels as the table allows, up to the program's depth, below a wide special."""
-        depth = program_depth(self._program)
-        fitting: tuple[int, ...] = ()
-        units = [1]
-        while sum(units) - 1 < depth:
-            units.append(min(cycle[(len(units) - 1) % len(cycle)], depth + 1 - sum(units)))
-            if chain(self._ring, scale_bits, units, headroom, SPECIAL_MARGIN_BITS) is None:
-                break
-            fitting = tuple(units)
-        return fitting
-
-    def _tightened(self, plan: Plan) -> Plan:
-        """The same plan without primes that it does not use; they widen the special prime."""
-        used = _highest_prime(self._planner(plan.parameters, plan.policies))
-        units: Sequence[int] = plan.parameters.level_units[: used + 1]
-        if len(units) == len(plan.parameters.level_units):
-            return plan
-        found = chain(self._ring, plan.parameters.scale_bits, units, plan.headroom, 0)
-        shorter = self._try(found, plan.policies, plan.headroom)[0] if found else None
-        return shorter if shorter is not None and shorter.noise <= self._target else plan
-
-
-def _highest_prime(planned: Program) -> int:
-    types = [op.result.type for op in planned if op.result is not None]
-    return max(facts.level or 0 for facts in types if isinstance(facts, CipherType))
+    def _room_for_masks(self, scale_bits: int) -> float:
+        """Bits that the modulus needs where values are handed over."""
+        needed = 0.0
+        for op in self._program.select(he.Refresh):
+            for facts in (he.cipher_type(x) for x in op.xs):
+                bound, scale = facts.bound or 1.0, 2.0**scale_bits
+                bits = modulus_bits_needed(self._ring, facts.period, bound, scale, op.mask_bits)
+                needed = max(needed, bits)
+        return needed
 
 
 def _step(excess: float) -> int:

@@ -16,7 +16,7 @@ from hecompile.bundle.assemble import bundle_files, prepare_policy
 from hecompile.bundle.store import write_bundle
 from hecompile.calibration import Calibration, prepare_calibration
 from hecompile.config import CompileOptions
-from hecompile.errorbudget import ErrorBudget
+from hecompile.errorbudget import ErrorBudget, Reference
 from hecompile.errors import CompileError
 from hecompile.estimate import estimate
 from hecompile.frontend import Source, import_onnx
@@ -133,7 +133,9 @@ def compile(
     original = import_onnx(model, input_shapes=options.shapes())
     arrays = load_npz(calibration) if isinstance(calibration, str | Path) else calibration
     samples = prepare_calibration(original, arrays, preprocessing)
-    checked = prepare_policy(policy, original, encrypt_model=options.encrypt_model)
+    checked = prepare_policy(
+        policy, original, encrypt_model=options.encrypt_model, unmasked=options.unmasked
+    )
     context = Context(samples.fit, precision, note if note is not None else _silent)
     if samples.judge is samples.fit:
         context.note(
@@ -171,6 +173,7 @@ def _fitted(
     Where samples held back from fitting show more error than the fit expected, it aims lower.
     """
     refusal: CompileError | None = None
+    reference = Reference.of(original, samples)
     for aim in _AIMS:
         wanted = context.precision * aim if context.precision is not None else None
         try:
@@ -178,7 +181,7 @@ def _fitted(
             polynomial = tensors.run(original, fitting, observers).replace(batch=options.batch)
         except CompileError as error:
             raise refusal or error from error
-        budget = ErrorBudget.of(original, polynomial, samples)
+        budget = reference.budget(polynomial)
         try:
             return polynomial, budget, budget.noise(context.precision, options.degree is None)
         except CompileError as error:
@@ -223,6 +226,7 @@ def _report(
         precision=precision,
         fits=fit_reports(polynomial, outside),
         calibration_samples=samples.count,
+        line=options.line,
     )
     if report.approximation_error > budget.magnitude:
         raise CompileError(

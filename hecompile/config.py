@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hecompile.errors import CompileError, UsageError
-from hecompile.estimate import ROUND_TRIP_SECONDS, Estimate
+from hecompile.estimate import Estimate
 from hecompile.numeric.fit import MAX_DEGREE, METHODS
 from hecompile.numeric.security import MAX_MODULUS_BITS
+from hecompile.segments import Line
 
 MOST_SAMPLES = max(MAX_MODULUS_BITS) // 2
 """Samples that one evaluation can hold at most."""
@@ -22,13 +23,15 @@ REFRESH_MODES = ("auto", "never", "client")
 
 OBJECTIVES = ("latency", "throughput", "client", "keys")
 
-CLIENT_BYTES_PER_SECOND = 12.5e6
-"""A line of 100 Mbit/s, at which bytes are priced where the client counts."""
+MOST_MASK_BITS = 64
+"""Most statistical hiding of a refresh, bits."""
 
 _LITTLE = 0.01
 """Weight of what hardly counts."""
 
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+
+_BIT_UNITS = {"kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,13 @@ class CompileOptions:
     Attributes:
         batch: samples packed into one evaluation.
         refresh: "auto" inserts round trips to the key holder where they are cheaper or needed,
-            "never" refuses programs that need them, "client" ignores the price of rounds.
-        mask_bits: statistical hiding of each refresh, bits.
+            "never" refuses programs that need them, "client" takes rounds, their bytes and the
+            key holder's time to cost nothing.
+        mask_bits: statistical hiding of each refresh, bits; 0, no hiding, is for policies under
+            which every holder of the key owns the model.
+        rtt: seconds of a round trip between evaluator and key holder.
+        bandwidth: bits per second of the client's and key holder's line.
+        max_refreshes: most rounds with the key holder in one evaluation.
         degree: degree of every fitted polynomial; None to choose by precision.
         method: how polynomials are fitted; see `numeric.fit`.
         margin: widening of observed ranges, as a fraction of their width, on either side; None for
@@ -56,7 +64,10 @@ class CompileOptions:
 
     batch: int = 1
     refresh: str = "auto"
-    mask_bits: int = 30
+    mask_bits: int = 40
+    rtt: float = Line.rtt
+    bandwidth: float = Line.bandwidth
+    max_refreshes: int | None = None
     degree: int | None = None
     method: str = "weighted"
     margin: float | None = None
@@ -86,8 +97,14 @@ class CompileOptions:
             raise UsageError(f"--margin is between 0 and {MOST_MARGIN:g}, not {self.margin:g}")
         if self.refresh not in REFRESH_MODES:
             raise UsageError(f"--refresh is {', '.join(REFRESH_MODES)}, not '{self.refresh}'")
-        if not 0 <= self.mask_bits <= 48:
-            raise UsageError(f"--mask-bits is between 0 and 48, not {self.mask_bits}")
+        if not 0 <= self.mask_bits <= MOST_MASK_BITS:
+            raise UsageError(f"--mask-bits is between 0 and {MOST_MASK_BITS}, not {self.mask_bits}")
+        if not 0 <= self.rtt < math.inf:
+            raise UsageError(f"--rtt is 0 seconds or more, not {self.rtt:g}")
+        if not 0 < self.bandwidth < math.inf:
+            raise UsageError(f"--bandwidth is above 0 bits per second, not {self.bandwidth:g}")
+        if self.max_refreshes is not None and self.max_refreshes < 0:
+            raise UsageError(f"--max-refreshes is 0 or more, not {self.max_refreshes}")
         if self.method not in METHODS:
             raise UsageError(f"--method is one of {', '.join(METHODS)}, not '{self.method}'")
         if self.ring is not None and self.ring not in MAX_MODULUS_BITS:
@@ -107,6 +124,16 @@ class CompileOptions:
             return self.margin
         return round(SMALLEST_MARGIN * (1.0 + math.log10(self.batch)), 3)
 
+    @property
+    def line(self) -> Line:
+        """The line between evaluator and key holder."""
+        return Line(self.rtt, self.bandwidth)
+
+    @property
+    def unmasked(self) -> bool:
+        """Whether refreshes may hand unmasked values to the key holder."""
+        return self.refresh != "never" and self.mask_bits == 0
+
     def shapes(self) -> Mapping[str, tuple[int, ...]] | None:
         """Input shapes, or None if none was given."""
         return self.input_shapes or None
@@ -118,10 +145,12 @@ class CompileOptions:
     def price(self, predicted: Estimate) -> float:
         """What a plan costs; plans compare by it, the unit depends on `optimize`.
 
-        - latency: the evaluator's seconds, a tenth of the client's, 0.05 s a refresh round; with
-          `refresh="client"` the evaluator's seconds alone;
-        - throughput: the evaluator's seconds, a hundredth of the client's and of the transfer's;
-        - client: the client's seconds, its bytes at 12.5 MB/s, a twentieth of the evaluator's;
+        - latency: the evaluator's seconds, a tenth of the client's, `rtt` for each refresh round
+          and the bytes of refreshes at `bandwidth`; with `refresh="client"` the evaluator's
+          seconds alone;
+        - throughput: the evaluator's seconds, a hundredth of the client's and of the seconds that
+          all its bytes take at `bandwidth`;
+        - client: the client's seconds, those of all its bytes, a twentieth of the evaluator's;
         - keys: bytes of the evaluation keys; the latency breaks ties, as a fraction of a byte.
 
         Returns:
@@ -130,14 +159,14 @@ class CompileOptions:
         if self._excesses(predicted):
             return math.inf
         server, client = predicted.evaluator_seconds, predicted.client_seconds
-        transfer = predicted.client_bytes / CLIENT_BYTES_PER_SECOND
+        transfer = self.line.transfer(predicted.client_bytes)
         if self.optimize == "throughput":
             return server + _LITTLE * (client + transfer)
         if self.optimize == "client":
             return client + transfer + 0.05 * server
         latency = server
         if self.refresh != "client":
-            latency += 0.1 * client + predicted.refreshes * ROUND_TRIP_SECONDS
+            latency += 0.1 * client + predicted.line_seconds(self.line)
         if self.optimize == "keys":
             return predicted.evaluation_key_bytes + latency / (1.0 + latency)
         return latency
@@ -151,27 +180,30 @@ class CompileOptions:
         tried = list(plans)
         if not tried or any(not self._excesses(plan) for plan in tried):
             return
-        told = [
-            f"--{name.replace('_', '-')} is {_megabytes(limit)}, and the least reached is "
-            f"{_megabytes(min(_LIMITED[name](plan) for plan in tried))} {what}"
-            for name, (limit, what) in self._limits().items()
-            if any(name in self._excesses(plan) for plan in tried)
+        broken = [
+            (limit, given)
+            for limit, given in self._limits()
+            if any(limit.reached(plan) > given for plan in tried)
         ]
+        told = "; ".join(
+            f"--{limit.option} is {limit.shown(given)}, and the {limit.least} reached is "
+            f"{limit.shown(min(map(limit.reached, tried)))} {limit.what}"
+            for limit, given in broken
+        )
+        remedies = ", ".join(dict.fromkeys(limit.remedy for limit, _ in broken))
         raise CompileError(
-            f"no plan keeps within the limits: {'; '.join(told)}; raise the limit, ask for a "
-            "larger --precision, or try another --optimize or a smaller --batch"
+            f"no plan keeps within the limits: {told}; raise the limit, ask for a larger "
+            f"--precision, or try {remedies}"
         )
 
-    def _limits(self) -> dict[str, tuple[int, str]]:
-        given = {
-            "max_key_memory": (self.max_key_memory, "of keys"),
-            "max_client_bytes": (self.max_client_bytes, "sent and received"),
-        }
-        return {name: (limit, what) for name, (limit, what) in given.items() if limit is not None}
+    def _limits(self) -> list[tuple[_Limit, int]]:
+        """The limits that are given."""
+        all_ = ((limit, getattr(self, limit.option.replace("-", "_"))) for limit in _LIMITS)
+        return [(limit, given) for limit, given in all_ if given is not None]
 
     def _excesses(self, predicted: Estimate) -> list[str]:
-        """The limits that a plan breaks."""
-        return [n for n, (limit, _) in self._limits().items() if _LIMITED[n](predicted) > limit]
+        """The options whose limits a plan breaks."""
+        return [one.option for one, given in self._limits() if one.reached(predicted) > given]
 
 
 def _megabytes(count: int) -> str:
@@ -179,10 +211,41 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:.6f}".rstrip("0").rstrip(".") + " MB"
 
 
-_LIMITED = {
-    "max_key_memory": lambda plan: plan.evaluation_key_bytes,
-    "max_client_bytes": lambda plan: plan.client_bytes,
-}
+@dataclass(frozen=True)
+class _Limit:
+    """Something of which a plan may take so much and no more.
+
+    Attributes:
+        option: Its option, without the dashes in front.
+        what: What there is too much of.
+        remedy: What takes less of it, apart from a larger precision.
+        reached: How much a plan takes.
+        shown: How a number of it is written.
+        least: What the smallest number of it is called.
+    """
+
+    option: str
+    what: str
+    remedy: str
+    reached: Callable[[Estimate], int]
+    shown: Callable[[int], str] = _megabytes
+    least: str = "least"
+
+
+_OTHERS = "another --optimize or a smaller --batch"
+
+_LIMITS = (
+    _Limit("max-key-memory", "of keys", _OTHERS, lambda plan: plan.evaluation_key_bytes),
+    _Limit("max-client-bytes", "sent and received", _OTHERS, lambda plan: plan.client_bytes),
+    _Limit(
+        "max-refreshes",
+        "rounds with the key holder",
+        "a smaller --degree, fewer --mask-bits or, if you named one, a larger --ring",
+        lambda plan: plan.refreshes,
+        str,
+        "fewest",
+    ),
+)
 
 
 def parse_size(option: str, text: str) -> int:
@@ -203,3 +266,25 @@ def parse_size(option: str, text: str) -> int:
     if size < 1:
         raise UsageError(f"{option} is a size such as 500MB (B, kB, MB or GB), not '{text}'")
     return size
+
+
+def parse_bandwidth(option: str, text: str) -> float:
+    """Read bits per second as in `100Mbit`: digits, perhaps a decimal point, a unit.
+
+    Args:
+        option: The option's name, for the message.
+        text: What was given.
+
+    Returns:
+        Bits per second, above 0.
+
+    Raises:
+        UsageError: It is no such number.
+    """
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(kbit|Mbit|Gbit)", text)
+    bits = float(found[1]) * _BIT_UNITS[found[2]] if found else 0.0
+    if bits <= 0:
+        raise UsageError(
+            f"{option} is bits per second such as 100Mbit (kbit, Mbit or Gbit), not '{text}'"
+        )
+    return bits

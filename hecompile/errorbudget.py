@@ -9,7 +9,7 @@ import numpy as np
 
 from hecompile.calibration import Calibration
 from hecompile.errors import CompileError
-from hecompile.interpret.compare import approximation_error
+from hecompile.interpret.compare import output_error
 from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.constants import Array
 from hecompile.ir.program import Program
@@ -36,20 +36,6 @@ class ErrorBudget:
     reference: float
     magnitude: float
 
-    @classmethod
-    def of(cls, original: Program, polynomial: Program, samples: Calibration) -> ErrorBudget:
-        """Compare the model with its polynomial form on all calibration samples."""
-        everything = samples.everything
-        error = approximation_error(original, polynomial, everything)
-        exact = run_tensor(original, everything)
-        magnitude = max(float(np.abs(y).max()) for y in exact.values())
-        rounding = _rounding_of_singles(original, everything, exact)
-        return cls(
-            approximation=UNSEEN_FACTOR * (1 + SCARCE_SAMPLES / samples.count) * error.max,
-            reference=max(_FLOAT32_ROUNDING * magnitude, rounding),
-            magnitude=magnitude,
-        )
-
     def noise(self, precision: float | None, promised: bool) -> float | None:
         """Largest noise that keeps the precision; None where none was asked for.
 
@@ -74,6 +60,42 @@ class ErrorBudget:
                 "more calibration samples, or retrain with polynomial activations"
             )
         return rest
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the model itself answers on all calibration samples, computed once.
+
+    Attributes:
+        samples: by input label, those held back included.
+        answers: raw outputs by label, (S, *shape).
+        count: number of samples fitted on.
+        magnitude: largest output.
+        rounding: room for the rounding of the model's own float32 arithmetic.
+    """
+
+    samples: Mapping[str, Array]
+    answers: Mapping[str, Array]
+    count: int
+    magnitude: float
+    rounding: float
+
+    @classmethod
+    def of(cls, original: Program, samples: Calibration) -> Reference:
+        """Run the model on all calibration samples, in double and in single precision."""
+        everything = samples.everything
+        exact = run_tensor(original, everything)
+        magnitude = max(float(np.abs(y).max()) for y in exact.values())
+        rounding = _rounding_of_singles(original, everything, exact)
+        room = max(_FLOAT32_ROUNDING * magnitude, rounding)
+        return cls(everything, exact, samples.count, magnitude, room)
+
+    def budget(self, polynomial: Program) -> ErrorBudget:
+        """Compare the model with its polynomial form."""
+        with np.errstate(all="ignore"):
+            error = output_error(self.answers, run_tensor(polynomial, self.samples))
+        unseen = UNSEEN_FACTOR * (1 + SCARCE_SAMPLES / self.count)
+        return ErrorBudget(unseen * error.max, self.rounding, self.magnitude)
 
 
 def _rounding_of_singles(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from hecompile.errors import ProgramError
@@ -14,6 +14,7 @@ from hecompile.ir.types import CipherType
 from hecompile.numeric.cost import CostModel, active_cost_model
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.wire import ciphertext_file_bytes, galois_key_file_bytes
+from hecompile.segments import ARITHMETIC, Line, Segment, find_segments
 from hecompile.workload import (
     client_work,
     evaluator_work,
@@ -21,14 +22,6 @@ from hecompile.workload import (
     level_read,
     seconds,
     stored_weights,
-)
-
-ROUND_TRIP_SECONDS = 0.05
-"""Price of one refresh round apart from its cryptography."""
-
-_ARITHMETIC = frozenset(
-    {"add", "sub", "add_plain", "multiply", "square", "multiply_plain", "negate", "rotate"}
-    | {"relinearize", "rescale", "drop_level", "scalar_matrix"}
 )
 
 
@@ -43,7 +36,7 @@ class Estimate:
         rotation_steps: distinct steps, one Galois key each.
         galois_key_bytes: all Galois keys together, in memory.
         refreshes: rounds with the key holder.
-        refreshed_ciphertexts: ciphertexts that these rounds carry.
+        refreshed_ciphertexts: fresh ciphertexts that these rounds bring.
         evaluator_seconds: CPU seconds of the evaluator, from reading inputs to writing outputs.
         client_seconds: CPU seconds of encryption, refreshes and decryption.
         weight_bytes: encoded plaintexts and encrypted weights.
@@ -60,6 +53,7 @@ class Estimate:
         download_bytes: ciphertexts that it receives: refresh requests and outputs, compressed.
         seconds_by_operation: the evaluator's seconds by operation name and level read.
         cost_model: name of the cost table.
+        segments: the plan, one segment more than there are rounds.
     """
 
     op_counts: dict[str, int]
@@ -83,12 +77,21 @@ class Estimate:
     download_bytes: int = 0
     seconds_by_operation: dict[tuple[str, int], float] = field(default_factory=dict)
     cost_model: str = ""
+    segments: tuple[Segment, ...] = ()
 
     @property
     def total_seconds(self) -> float:
-        """Evaluator, client, and a fixed price for each round."""
-        rounds = self.refreshes * ROUND_TRIP_SECONDS
-        return self.evaluator_seconds + self.client_seconds + rounds
+        """Evaluator, client, and the rounds over a line of 50 ms and 100 Mbit/s."""
+        return self.evaluator_seconds + self.client_seconds + self.line_seconds(Line())
+
+    def line_seconds(self, line: Line) -> float:
+        """Seconds that rounds and the bytes of refreshes take on a line."""
+        return self.refreshes * line.rtt + line.transfer(self.refresh_bytes)
+
+    @property
+    def refresh_bytes(self) -> int:
+        """What goes up to the key holder and comes down from it in all rounds."""
+        return sum(one.request_bytes + one.response_bytes for one in self.segments)
 
     @property
     def client_bytes(self) -> int:
@@ -146,17 +149,16 @@ def estimate(program: Program, cost: CostModel | None = None) -> Estimate:
     degree = parameters.poly_modulus_degree
     by_level: dict[int, Counter[str]] = {}
     spent: defaultdict[tuple[str, int], float] = defaultdict(float)
-    client = 0.0
-    for op, work in evaluator_work(program, model):
+    works = list(evaluator_work(program, model))
+    for op, work in works:
         counts = by_level.setdefault(level_read(op), Counter())
         for call, count in work.items():
-            if call.name in _ARITHMETIC:
+            if call.name in ARITHMETIC:
                 counts[call.name] += count
         if isinstance(op, he.Refresh):
             counts["refresh"] += 1
         if work:
             spent[op.name, level_read(op)] += seconds(work, degree, model)
-        client += seconds(client_work(op), degree, model)
     total = sum(by_level.values(), Counter())
     refreshes = program.select(he.Refresh)
     steps = tuple(sorted({op.steps for op in program.select(he.Rotate)}))
@@ -166,7 +168,8 @@ def estimate(program: Program, cost: CostModel | None = None) -> Estimate:
     encoding = sum(n * model.seconds("encode", degree, level + 1) for level, n in stored.items())
     for weight in program.select(he.Weight):
         encoding += model.seconds("load", degree, level_of(weight.defined) + 1)
-    upload, download = _wire_bytes(program, parameters)
+    segments = find_segments(program, model, works)
+    upload, download = _wire_bytes(program, parameters, segments)
     return Estimate(
         op_counts=dict(sorted(total.items())),
         op_counts_by_level={k: dict(sorted(v.items())) for k, v in sorted(by_level.items()) if v},
@@ -176,7 +179,7 @@ def estimate(program: Program, cost: CostModel | None = None) -> Estimate:
         refreshes=len({op.group for op in refreshes}),
         refreshed_ciphertexts=len(refreshes),
         evaluator_seconds=sum(spent.values()),
-        client_seconds=client,
+        client_seconds=sum(seconds(work, degree, model) for _, work in client_work(program)),
         weight_bytes=weights,
         memory_bytes=keys.memory_bytes + weights + _live_bytes(program, parameters),
         input_bytes=sum(_bytes(op.defined, parameters) for op in program.select(he.Input)),
@@ -189,6 +192,7 @@ def estimate(program: Program, cost: CostModel | None = None) -> Estimate:
         download_bytes=download,
         seconds_by_operation=dict(sorted(spent.items())),
         cost_model=model.name,
+        segments=segments,
     )
 
 
@@ -207,16 +211,16 @@ def _weight_bytes(program: Program, parameters: Parameters, stored: Counter[int]
     return encoded + sum(_bytes(op.defined, parameters) for op in program.select(he.Weight))
 
 
-def _wire_bytes(program: Program, parameters: Parameters) -> tuple[int, int]:
+def _wire_bytes(
+    program: Program, parameters: Parameters, segments: Iterable[Segment]
+) -> tuple[int, int]:
     """What the client sends and what it receives."""
     up = sum(
         ciphertext_file_bytes(parameters, level_of(op.defined)) for op in program.select(he.Input)
     )
     down = sum(ciphertext_file_bytes(parameters, level_of(v)) for v in _outputs(program))
-    for op in program.select(he.Refresh):
-        # The key holder encrypts under the secret key: one polynomial and a seed.
-        up += ciphertext_file_bytes(parameters, level_of(op.defined), 1)
-        down += ciphertext_file_bytes(parameters, level_of(op.xs[0]))
+    for one in segments:
+        up, down = up + one.response_bytes, down + one.request_bytes
     return up, down
 
 

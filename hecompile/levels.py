@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
@@ -118,6 +119,26 @@ def refresh_floor(value: Value, parameters: Parameters, mask_bits: int) -> int:
 def program_depth(program: Program) -> int:
     """Levels on the deepest chain of products, from fresh to fresh or output."""
     return max(_depths(program.operations).values(), default=0)
+
+
+class RefreshedDepth(NamedTuple):
+    """Levels of the deepest chains of a program with refreshes, from fresh on.
+
+    Attributes:
+        handed: to what is handed over for a refresh.
+        left: to an output.
+    """
+
+    handed: int
+    left: int
+
+
+def refreshed_depth(program: Program) -> RefreshedDepth:
+    """Where the levels of a program with refreshes are used."""
+    depths = _depths(program.operations)
+    handed = [depths[x.name] for op in program.select(he.Refresh) for x in op.xs]
+    left = [depths[x.name] for op in program.select(he.Output) for x in op.xs]
+    return RefreshedDepth(max(handed, default=0), max(left, default=0))
 
 
 def depth_after(program: Program, op: Operation, before: int, virtual: VirtualLevels) -> int:

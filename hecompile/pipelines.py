@@ -9,7 +9,9 @@ from hecompile.passbase import Pass
 from hecompile.pipeline import Pipeline, parse_pipeline
 
 _SIMPLIFY = "normalise,fold-constants,fold-batchnorm,unroll-recurrent,normalise,cse,dce"
-_FINISH_TENSOR = "complete-square,merge-linear,cse,dce,require-polynomial"
+_FINISH_TENSOR = (
+    "complete-square,merge-linear,cse,dce,join-maps,regroup-products,cse,dce,require-polynomial"
+)
 
 
 def tensor_pipeline(options: CompileOptions, extra: Sequence[Pass] = ()) -> Pipeline:
@@ -33,14 +35,22 @@ _WEIGHING = {
 
 
 def slot_planning(
-    ring: int, options: CompileOptions, extra: Sequence[Pass] = (), keys: int | None = None
+    ring: int,
+    options: CompileOptions,
+    extra: Sequence[Pass] = (),
+    keys: int | None = None,
+    levels: int | None = None,
 ) -> Pipeline:
     """From tensors to slot operations with planned rotations, without levels.
 
-    `keys` limits the number of Galois keys; 0 for as few as rotations in two hops allow.
+    `keys` limits the number of Galois keys; 0 for as few as rotations in two hops allow. `levels`
+    is what a segment between refreshes may use; None for no refreshes.
     """
     weighing = _WEIGHING[options.optimize]
-    text = f"lower-to-slots{{slots={ring // 2} {weighing}}},cse,plan-rotations,cse,dce"
+    text = ""
+    if levels is not None:
+        text = f"insert-refresh{{levels={levels} mask_bits={options.mask_bits}}},dce,"
+    text += f"lower-to-slots{{slots={ring // 2} {weighing}}},cse,plan-rotations,cse,dce"
     if keys is not None:
         text += f",limit-rotation-keys{{keys={keys}}},cse,dce"
     if options.encrypt_model:
@@ -64,14 +74,10 @@ def slot_pipeline(
     `samples` as in `calibration`; `noise` is the largest allowed on an output, None for the pass's
     own choice.
     """
-    refresh = "false" if options.refresh == "never" else "true"
-    mask = f"mask_bits={options.mask_bits}"
     observed = f" samples={samples}" if samples else ""
     observed += f" noise={noise!r}" if noise is not None else ""
     return parse_pipeline(
-        f"choose-parameters{{ring={ring} refresh={refresh} {mask}{observed}}},"
-        f"insert-refresh{{{mask}}},"
-        "insert-management,assign-scales,cse,dce"
+        f"choose-parameters{{ring={ring}{observed}}},insert-management,assign-scales,cse,dce"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from hecompile.estimate import Estimate
@@ -14,6 +14,7 @@ from hecompile.ir.program import Program
 from hecompile.ir.tensor_ops import Mul, Polynomial
 from hecompile.numeric import noise
 from hecompile.numeric.parameters import Parameters
+from hecompile.segments import Line, Segment
 
 ERROR_HOLDS_FOR: Final = "samples like those of calibration"
 """What the predicted error is a bound for."""
@@ -52,6 +53,7 @@ class Report:
         precision: what was asked for; None for no promise.
         fits: the polynomials.
         calibration_samples: samples fitted on.
+        line: what rounds with the key holder were priced by.
     """
 
     program: str
@@ -67,6 +69,7 @@ class Report:
     precision: float | None
     fits: tuple[FitReport, ...]
     calibration_samples: int
+    line: Line = field(default_factory=Line)
 
     @property
     def predicted_error(self) -> float:
@@ -90,7 +93,11 @@ class Report:
             "galois_key_bytes": predicted.galois_key_bytes,
             "refreshes": predicted.refreshes,
             "refreshed_ciphertexts": predicted.refreshed_ciphertexts,
+            "refresh_bytes": predicted.refresh_bytes,
+            "segments": [self._segment(one) for one in predicted.segments],
             "mask_bits": self.mask_bits,
+            "rtt_seconds": self.line.rtt,
+            "bandwidth_bits_per_second": self.line.bandwidth,
             "predicted_error": self.predicted_error,
             "predicted_error_parts": {
                 "approximation": self.approximation_error,
@@ -103,6 +110,7 @@ class Report:
             "cost_model": predicted.cost_model,
             "predicted_seconds": predicted.evaluator_seconds,
             "predicted_client_seconds": predicted.client_seconds,
+            "predicted_line_seconds": predicted.line_seconds(self.line),
             "predicted_memory_bytes": predicted.memory_bytes,
             "predicted_keygen_seconds": predicted.keygen_seconds,
             "predicted_load_seconds": predicted.load_seconds,
@@ -116,6 +124,9 @@ class Report:
             "activations": [asdict(fit) for fit in self.fits],
             "calibration_samples": self.calibration_samples,
         }
+
+    def _segment(self, segment: Segment) -> dict[str, object]:
+        return asdict(segment) | {"line_seconds": self.line.round_seconds(segment)}
 
     def to_text(self) -> str:
         """The report as indented JSON text, ending in a line break."""

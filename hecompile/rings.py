@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from hecompile.budgets import SegmentBudgets
 from hecompile.config import CompileOptions
 from hecompile.errors import CompileError, PassError
 from hecompile.estimate import Estimate, estimate
 from hecompile.ir.program import Program
 from hecompile.ir.tensor_ops import Polynomial
-from hecompile.numeric.security import max_modulus_bits
 from hecompile.observe import Observer
 from hecompile.passbase import Context, Pass
 from hecompile.pipelines import calibration, checks, slot_pipeline, slot_planning
@@ -20,12 +20,6 @@ from hecompile.report import depth_by_stage
 
 SEARCH_SAMPLES = 64
 """Samples on which slots are observed while rings are compared; the winner sees all."""
-
-SMALLEST_SCALE_BITS = 16
-"""Smallest scale that a plan without refreshes uses, bits."""
-
-SMALLEST_REFRESHED_BITS = 24
-"""Smallest scale that a plan with refreshes uses, bits."""
 
 FEWEST_KEYS = 4
 """Galois keys with which any step up to 2**16 is reached, in powers of 16."""
@@ -36,9 +30,17 @@ _TWO_HOPS = 0
 
 @dataclass(frozen=True)
 class _Variant:
-    """A way to pack the program: ring, Galois keys at most (None for any), and objective."""
+    """A way to pack the program.
+
+    Attributes:
+        ring: polynomial modulus degree.
+        levels: that a segment between refreshes may use; None for no refreshes.
+        keys: Galois keys at most; None for any number.
+        objective: as in `CompileOptions.optimize`.
+    """
 
     ring: int
+    levels: int | None
     keys: int | None
     objective: str
 
@@ -83,6 +85,7 @@ class RingSearch:
         self._observers = observers
         self._progress = progress
         self._noise = noise
+        self._budgets = SegmentBudgets(polynomial, options)
         self._lowered: dict[_Variant, Program] = {}
         self._finished: dict[tuple[_Variant, int | None], tuple[Program, Program]] = {}
 
@@ -101,11 +104,15 @@ class RingSearch:
             if why := self._too_small(ring):
                 reasons.append(why)
                 continue
-            self._progress(f"planning on a ring of {ring}")
-            try:
-                here = self._compare(ring)
-            except CompileError as error:
-                reasons.append(str(error))
+            least = min((plan.price for plan in found), default=math.inf)
+            here: list[_Priced] = []
+            for levels in self._budgets.worth_trying(ring, least):
+                self._progress(f"planning on a ring of {ring}{_segments(levels)}")
+                try:
+                    here += self._compare(ring, levels)
+                except (CompileError, PassError) as error:
+                    reasons.append(str(error))
+            if not here:
                 continue
             own = min(here, key=lambda plan: plan.price)
             worse = any(plan.price <= own.price for plan in found)
@@ -128,10 +135,11 @@ class RingSearch:
             return self._plan(variant, None)
         return planned, seen
 
-    def _compare(self, ring: int) -> list[_Priced]:
-        """Plans on one ring: as the objective wants, and as the limits force."""
+    def _compare(self, ring: int, levels: int | None) -> list[_Priced]:
+        """Plans with one budget: as the objective wants, and as the limits force."""
         options = self._options
-        wanted = _Variant(ring, _TWO_HOPS if options.optimize == "keys" else None, options.optimize)
+        keys = _TWO_HOPS if options.optimize == "keys" else None
+        wanted = _Variant(ring, levels, keys, options.optimize)
         plans = [self._priced(wanted)]
         predicted = plans[0].estimate
         most, limit = options.max_client_bytes, options.max_key_memory
@@ -164,7 +172,9 @@ class RingSearch:
         if key not in self._finished:
             if variant not in self._lowered:
                 options = replace(self._options, optimize=variant.objective)
-                planning = slot_planning(variant.ring, options, self._passes, variant.keys)
+                planning = slot_planning(
+                    variant.ring, options, self._passes, variant.keys, variant.levels
+                )
                 lowered = planning.run(self._polynomial, self._context, self._observers)
                 self._lowered[variant] = lowered
             lowered = self._lowered[variant]
@@ -175,17 +185,10 @@ class RingSearch:
         return self._finished[key]
 
     def _too_small(self, ring: int) -> str:
-        """Why a ring cannot carry the program: neither whole nor two levels at a time; or a batch.
-
-        Empty if it may.
-        """
+        """Why a ring cannot carry the program: too few slots or levels; empty if it may."""
         if self._options.batch > ring // 2:
             return f"a ring of {ring} has fewer slots than the batch of {self._options.batch}"
-        depth = max((stage.total for stage in depth_by_stage(self._polynomial)), default=0)
-        bits = max_modulus_bits(ring)
-        whole = (depth + 3) * SMALLEST_SCALE_BITS <= bits
-        refreshed = self._options.refresh != "never" and bits >= 5 * SMALLEST_REFRESHED_BITS
-        return "" if whole or refreshed else f"a ring of {ring} has too few levels"
+        return "" if self._budgets.on(ring) else f"a ring of {ring} has too few levels"
 
     def _explain(self, reasons: list[str]) -> str:
         levels: dict[str, tuple[int, int]] = {}
@@ -206,3 +209,7 @@ class RingSearch:
             f"no parameters carry program '{self._polynomial.name}': {why}. Levels by stage: "
             f"{table}. Remedies: {', '.join(remedies)}"
         )
+
+
+def _segments(levels: int | None) -> str:
+    return "" if levels is None else f", {levels} levels between refreshes"

@@ -209,8 +209,24 @@ class Sensitivity:
         self._give(op.x, np.roll(wide, self._seen.lanes.steps(op), axis=1))
 
     def _refresh(self, op: he.Refresh, adjoint: Array) -> None:
-        """The key holder takes the mean of the copies."""
-        x = op.xs[0]
-        width = self._seen.lanes.width_of(he.cipher_type(x).period)
-        wide = repeat_to(adjoint, max(width, adjoint.shape[1]))
-        self._give(x, wide.reshape(len(wide), -1, width).mean(axis=1))
+        """Derivatives by the copies of a slot add up; the key holder takes the mean of operands'.
+
+        An operand's slot stands for its copies in the longest period, each of which has a share
+        in their mean, as small as they are many.
+        """
+        taken = self._seen.taken(op)
+        folded = self._fold(adjoint, len(taken.source))
+        for x in {x.name: x for x in op.xs}.values():
+            width = self._seen.lanes.width_of(he.cipher_type(x).period)
+            given = np.zeros((len(adjoint), width))
+            for i in (i for i, other in enumerate(op.xs) if other.name == x.name):
+                here = np.flatnonzero(taken.source == i)
+                _add_at(given, taken.place[here], folded[:, here])
+            self._give(x, given * (width / self._seen.lanes.width))
+
+
+def _add_at(total: Array, places: NDArray[np.int64], columns: Array) -> None:
+    """Add columns (rows, n) to those of a total (rows, width) at places, which may repeat."""
+    size = len(total) * total.shape[1]
+    index = np.arange(len(total))[:, None] * total.shape[1] + places
+    total += np.bincount(index.ravel(), columns.ravel(), size).reshape(total.shape)

@@ -233,19 +233,21 @@ class Variances:
         return self.of[op.x.name], Source(self._own(own))
 
     def _refresh(self, op: he.Refresh) -> tuple[Array, Source]:
-        x = op.xs[0]
-        masked = bound_of(x) * (1 + 2.0**op.mask_bits)
-        period = he.cipher_type(x).period
-        scale = scale_of(op.defined)
-        # The mask is added, decoded, encoded again and subtracted, each in double precision.
-        shared = 4 * noise.float_rounding(self._parameters, masked)
-        shared += 2 * noise.encoding(self._parameters, scale_of(x), period)
-        shared += noise.encoding(self._parameters, scale, period)
-        own = noise.encryption(self._parameters, scale, level_of(op.defined))
+        """What the key holder makes of the value and what the evaluator makes of its mask alone.
+
+        Masks are integers and what is gathered of them is exact, but the two results are rounded
+        to integers one by one.
+        """
+        scale, period = scale_of(op.defined), he.cipher_type(op.defined).period
+        own = noise.symmetric_encryption(self._parameters, scale)
         width = self._seen.lanes.width_of(period)
-        ones = None if width < self._seen.lanes.width else np.ones((1, 1))
-        rounding = Rounding(shared, width, (), ones)
-        return self.of[x.name], Source(self._own(own), rounding=rounding)
+        rounding = Rounding(
+            2 * noise.encoding(self._parameters, scale, period),
+            width,
+            (),
+            np.ones((1, 1)) if width == self._seen.lanes.width else None,
+        )
+        return self._seen.gathered(op, self.of), Source(self._own(own), rounding=rounding)
 
 
 def _sum_of_squares(factors: tuple[Array, ...]) -> Array:

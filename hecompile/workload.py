@@ -107,6 +107,7 @@ def evaluator_work(program: Program, cost: CostModel) -> Iterator[tuple[Operatio
     Sums of scalar products that can be computed together are one matrix (`runtime.families`
     does it): all of it counts for the first of them, where the cost model says that it is cheaper.
     """
+    sent = requests(program)
     together: dict[str, Work] = {}
     for batch in _batches(program):
         work = _matrix(program, batch, cost)
@@ -114,7 +115,24 @@ def evaluator_work(program: Program, cost: CostModel) -> Iterator[tuple[Operatio
         together[batch[0].defined.name] = work
     for op in program:
         known = op.result is not None and op.result.name in together
-        yield op, together[op.defined.name] if known else _work(program, op)
+        if isinstance(op, he.Refresh):
+            yield op, _masking(op, sent[op.defined.name])
+        else:
+            yield op, together[op.defined.name] if known else _work(program, op)
+
+
+def requests(program: Program) -> dict[str, tuple[Value, ...]]:
+    """What goes up to the key holder with each refresh, by the name of its result.
+
+    A ciphertext that several refreshes of a round read travels once, with the first of them.
+    """
+    sent: set[tuple[int, str]] = set()
+    found: dict[str, tuple[Value, ...]] = {}
+    for op in program.select(he.Refresh):
+        distinct = {x.name: x for x in op.xs if (op.group, x.name) not in sent}
+        found[op.defined.name] = tuple(distinct.values())
+        sent |= {(op.group, name) for name in distinct}
+    return found
 
 
 def _batches(program: Program) -> list[list[he.SumMulPlain]]:
@@ -179,10 +197,6 @@ def _work(program: Program, op: Operation) -> Work:
         case he.DropLevel():
             polynomials = _polynomials((op.x,))
             return Counter(Call("drop_level", primes - i, polynomials) for i in range(op.levels))
-        case he.Refresh():
-            high = level_of(op.defined) + 1
-            calls = [Call(name, count) for count in (primes, high) for name in _MASKING]
-            return Counter([*calls, Call("save", primes), Call("load", high)])
     name = NAMES.get(type(op))
     if name is None:
         return Counter()
@@ -195,7 +209,16 @@ def _work(program: Program, op: Operation) -> Work:
     return found
 
 
-_MASKING = ("encode", "add_plain")
+_MASKED = ("encode", "add_plain", "save")
+"""What the evaluator does to a ciphertext before it goes up."""
+
+_UNMASKED = ("load", "encode", "add_plain")
+"""What it does to one that comes down: the mask, moved as the slots were, is taken away."""
+
+
+def _masking(op: he.Refresh, sent: tuple[Value, ...]) -> Work:
+    up = [Call(name, level_of(x) + 1) for x in sent for name in _MASKED]
+    return Counter([*up, *(Call(name, level_of(op.defined) + 1) for name in _UNMASKED)])
 
 
 def _sum_of_products(program: Program, op: he.SumMulPlain) -> Work:
@@ -237,18 +260,25 @@ def stored_weights(program: Program) -> Counter[int]:
     return Counter(level for level, _ in found)
 
 
-def client_work(op: Operation) -> Work:
-    """What client and key holder do for an operation."""
-    if isinstance(op, he.Input):
-        primes = level_of(op.defined) + 1
-        return Counter(Call(name, primes) for name in ("encode", "encrypt", "save"))
-    if isinstance(op, he.Output):
-        return sum((_opened(x) for x in op.xs), Counter[Call]())
-    if isinstance(op, he.Refresh):
-        primes = level_of(op.defined) + 1
-        sealed = ("encode", "encrypt_symmetric", "save")
-        return _opened(op.xs[0]) + Counter(Call(name, primes) for name in sealed)
-    return Counter()
+def client_work(program: Program) -> Iterator[tuple[Operation, Work]]:
+    """Inputs, refreshes and outputs, and what client and key holder do for each.
+
+    The key holder opens each ciphertext of a round once and encrypts each result of it anew.
+    """
+    sent = requests(program)
+    for op in program:
+        match op:
+            case he.Input():
+                yield op, _sealed(op.defined, "encrypt")
+            case he.Output():
+                yield op, sum(map(_opened, op.xs), Counter[Call]())
+            case he.Refresh():
+                opened = sum(map(_opened, sent[op.defined.name]), Counter[Call]())
+                yield op, opened + _sealed(op.defined, "encrypt_symmetric")
+
+
+def _sealed(value: Value, encrypt: str) -> Work:
+    return Counter(Call(name, level_of(value) + 1) for name in ("encode", encrypt, "save"))
 
 
 def _opened(value: Value) -> Work:

@@ -11,12 +11,11 @@ from hecompile.interpret.samples import largest_samples
 from hecompile.interpret.slots import trace_slots
 from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
-from hecompile.levels import is_managed
+from hecompile.levels import is_managed, refresh_floors
 from hecompile.numeric.parameters import Parameters
 from hecompile.passbase import NOISE_SHARE, Context, Pass, register_pass
 from hecompile.passes.assign_scales import assign
 from hecompile.passes.insert_management import InsertManagement
-from hecompile.passes.insert_refresh import InsertRefresh
 from hecompile.precision import predict_noise
 
 DEFAULT_NOISE = 5e-4
@@ -32,16 +31,15 @@ class ChooseParameters(Pass):
     """Attach the encryption parameters on the ring that make the program cheapest, and manage it.
 
     Chains of primes differ in how many levels each prime stands for and in the scale; all lie
-    inside the 128-bit table (all primes counted). The program is planned to the end (refreshes,
-    management, scales) on the most promising, its cost and noise are predicted, and the cheapest
+    inside the 128-bit table (all primes counted). The program is planned to the end (management,
+    scales) on the most promising, its cost and noise are predicted, and the cheapest
     that meets the target is taken, with the smallest scale that does; see `hecompile.chainsearch`.
-    When to rescale is part of the choice, so that the program comes out with the refreshes,
+    When to rescale is part of the choice, so that the program comes out with the
     relinearizations and rescales of the plan that won. A program with parameters that is managed
     already stays as it is.
 
-    Options: `ring`, polynomial modulus degree; `refresh`, whether refreshes may be inserted;
-    `mask_bits`, see `he.refresh`; `noise`, largest noise on an output (a share of the precision
-    asked for, or 5e-4 of the largest output, if not given); `samples`, calibration
+    Options: `ring`, polynomial modulus degree; `noise`, largest noise on an output (a share of the
+    precision asked for, or 5e-4 of the largest output, if not given); `samples`, calibration
     samples on which slot magnitudes are observed.
 
     Requires: `calibrate-slots`; a program that fits the ring's slots.
@@ -51,8 +49,6 @@ class ChooseParameters(Pass):
     name: ClassVar[str] = "choose-parameters"
     after: ClassVar[tuple[str, ...]] = ("calibrate-slots", "plan-rotations")
     ring: int = 8192
-    refresh: bool = True
-    mask_bits: int = 30
     noise: float | None = None
     samples: int = 1024
 
@@ -73,20 +69,17 @@ class ChooseParameters(Pass):
         if context.calibration:
             seen = trace_slots(program, largest_samples(context.calibration, self.samples))
 
-        # Without refreshes, where to relinearize and rescale does not depend on the scale.
-        alike: dict[tuple[tuple[int, ...], Policies], Program] = {}
-        steady = not program.select(he.Refresh)
+        # Where to relinearize and rescale does not depend on the scale.
+        alike: dict[tuple[tuple[int, ...], Policies, tuple[int, ...]], Program] = {}
+        refreshes = program.select(he.Refresh)
 
         def manage(parameters: Parameters, policies: Policies) -> Program:
             chosen = program.replace(parameters=parameters)
-            refreshed = InsertRefresh(mask_bits=self.mask_bits).run(chosen, context)
-            key = parameters.level_units, policies
-            if steady and refreshed is chosen and key in alike:
-                return alike[key].replace(parameters=parameters)
-            managed = InsertManagement(rescale="+".join(policies)).run(refreshed, context)
-            if steady and refreshed is chosen:
-                alike[key] = managed
-            return managed
+            floors = tuple(map(refresh_floors(program, parameters), refreshes))
+            key = parameters.level_units, policies, floors
+            if key not in alike:
+                alike[key] = InsertManagement(rescale="+".join(policies)).run(chosen, context)
+            return alike[key].replace(parameters=parameters)
 
         def plan(parameters: Parameters, policies: Policies) -> Program:
             return assign(manage(parameters, policies), parameters)
@@ -95,7 +88,7 @@ class ChooseParameters(Pass):
             return max(n.bound for n in predict_noise(planned, seen))
 
         target = self.target(program, context) * UNTRACED_SHARE
-        best = ChainSearch(program, self.ring, target, plan, noise).best(self.refresh)
+        best = ChainSearch(program, self.ring, target, plan, noise).best()
         return manage(best.parameters, best.policies)
 
     def target(self, program: Program, context: Context) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,13 +10,15 @@ from hecompile.ir import he_ops as he
 from hecompile.ir import movement_ops as move
 from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.constants import SparseMap
-from hecompile.ir.operation import Operation, Value
+from hecompile.ir.operation import Operation
 from hecompile.ir.program import Builder, Program
 from hecompile.packing import targets as goals
-from hecompile.packing.packer import Model, Packer, Term
+from hecompile.packing.packer import Packer, Term
 from hecompile.packing.places import Packed, power_of_two
+from hecompile.packing.plans import Choice, Decisions, use_of
 from hecompile.packing.price import Prices, Weighing
-from hecompile.packing.search import Choice, LayoutSearch
+from hecompile.packing.search import LayoutSearch
+from hecompile.packing.sources import Free, Handed, Model
 from hecompile.packing.views import contiguous_range
 from hecompile.passbase import Context, Pass, register_pass
 
@@ -31,6 +32,7 @@ class LowerToSlots(Pass):
     also runs on any larger ring. Where elements sit is searched for over the whole program
     (`packing.search`): linear maps become sums of plaintext products with rotations of their
     operands (`packing.kernels`), and inputs are gathered by the client as the first maps need them.
+    Refreshed tensors are gathered alike by the key holder, in replicas or next to what they meet.
     Contiguous slices and reshapes cost nothing: they only change what places mean, and products
     align their operands by one rotation.
 
@@ -39,7 +41,7 @@ class LowerToSlots(Pass):
     CPU second of the evaluator.
 
     Requires: what `require-polynomial` admits.
-    Ensures: a program of `he.*` without relinearize, rescale, drop_level, refresh.
+    Ensures: a program of `he.*` without relinearize, rescale or drop_level.
     """
 
     name: ClassVar[str] = "lower-to-slots"
@@ -65,14 +67,14 @@ class LowerToSlots(Pass):
             )
         most = self.slots // lanes
         if not self.search:
-            return _Lowering(program, most, lanes, {}).run()
+            return _Lowering(program, most, lanes, Decisions()).run()
         prices = Prices(2 * self.slots, Weighing(self.client, self.key, self.byte))
         found = []
         for capacity in _capacities(most, lanes):
-            choices, price = LayoutSearch(program, capacity, prices).best()
-            found.append((price, capacity, choices))
-        _, capacity, choices = min(found, key=lambda entry: entry[0])
-        return _Lowering(program, capacity, lanes, choices).run()
+            decisions, price = LayoutSearch(program, capacity, prices).best()
+            found.append((price, capacity, decisions))
+        _, capacity, decisions = min(found, key=lambda entry: entry[0])
+        return _Lowering(program, capacity, lanes, decisions).run()
 
 
 _LOWERED = (
@@ -85,6 +87,7 @@ _LOWERED = (
     tensor.Neg,
     tensor.Polynomial,
     move.Affine,
+    move.Refresh,
     move.Reshape,
     move.Slice,
 )
@@ -118,73 +121,99 @@ def _capacities(most: int, lanes: int) -> tuple[int, ...]:
 
 
 class _Lowering:
-    def __init__(
-        self, program: Program, capacity: int, lanes: int, choices: Mapping[str, Choice]
-    ) -> None:
+    def __init__(self, program: Program, capacity: int, lanes: int, decisions: Decisions) -> None:
         self._program = program
         self._build = Builder(name=program.name, batch=program.batch)
         self._packer = Packer(self._build, capacity, lanes)
         self._capacity = capacity
-        self._choices = choices
-        self._sources: dict[str, Packed | Model] = {}
+        self._decisions = decisions
+        self._sources: dict[str, Packed | Free] = {}
+        self._rounds: dict[int, int] = {}
 
     def run(self) -> Program:
+        inputs: list[Free] = []
         for op in self._program:
             if isinstance(op, tensor.Output):
                 self._output(op)
             elif op.result is not None and not isinstance(op, tensor.ConstantTensor):
-                self._sources[op.result.name] = self._lower(op)
-        for op in self._program.select(tensor.Input):
-            self._packer.complete(Model(op.label, op.dims))
-        return self._build.finish()
+                found = self._lower(op)
+                self._sources[op.result.name] = found
+                if isinstance(op, tensor.Input) and isinstance(found, Free):
+                    inputs.append(found)
+        for free in inputs:
+            self._packer.complete(free)
+        return self._at_their_rounds(self._build.finish())
 
-    def _of(self, value: Value) -> Packed:
-        """A value in ciphertexts; an input's elements are in order."""
-        source = self._sources[value.name]
-        return self._packer.input(source) if isinstance(source, Model) else source
+    def _at_their_rounds(self, program: Program) -> Program:
+        """Move refreshes, which appear where they are first read, to where their round is."""
+        waiting: dict[int, list[Operation]] = {}
+        for refresh in program.select(he.Refresh):
+            waiting.setdefault(self._rounds[refresh.group], []).append(refresh)
+        ordered: list[Operation] = []
+        for i, op in enumerate(program):
+            ordered += waiting.pop(i, [])
+            if not isinstance(op, he.Refresh):
+                ordered.append(op)
+        return program.replace(operations=tuple(ordered))
 
-    def _lower(self, op: Operation) -> Packed | Model:
+    def _of(self, op: Operation, operand: int = 0) -> Packed:
+        """An operand in ciphertexts, put where the search wants it; in order if it says nothing."""
+        source = self._sources[op.operands[operand].name]
+        if isinstance(source, Packed):
+            return source
+        fit = self._decisions.fits.get(use_of(op, operand))
+        return self._packer.ordered(source) if fit is None else self._packer.fitted(source, fit)
+
+    def _lower(self, op: Operation) -> Packed | Free:
         packer = self._packer
         match op:
             case tensor.Input():
-                return Model(op.label, op.dims)
+                return packer.source(op.defined.name, Model(op.label, op.dims))
+            case move.Refresh():
+                # Where the round is: before all that is emitted from here on.
+                self._rounds.setdefault(op.group, self._build.count)
+                handed = Handed(self._of(op), op.mask_bits, op.group)
+                return packer.source(op.defined.name, handed)
             case move.Affine():
                 return self._affine(op)
             case tensor.Mul():
-                return packer.binary(he.Mul, self._of(op.x), self._of(op.y))
+                return packer.binary(he.Mul, self._of(op), self._of(op, 1))
             case tensor.Add():
-                return packer.binary(he.Add, self._of(op.x), self._of(op.y))
+                return packer.binary(he.Add, self._of(op), self._of(op, 1))
             case tensor.Sub():
-                return packer.binary(he.Sub, self._of(op.x), self._of(op.y))
+                return packer.binary(he.Sub, self._of(op), self._of(op, 1))
             case tensor.Neg():
-                return packer.negate(self._of(op.x))
+                return packer.negate(self._of(op))
             case tensor.Polynomial():
                 coefficients = self._program.array(op.coefficients)
                 width = tensor.tensor_type(op.x).shape[-1:] or (1,)
                 sections = op.sections or width
-                return packer.polynomial(self._of(op.x), coefficients, sections, op.basis)
+                return packer.polynomial(self._of(op), coefficients, sections, op.basis)
             case move.Reshape():
                 return self._sources[op.x.name]
             case move.Slice():
                 start, count = contiguous_range(op)
-                return packer.view(self._of(op.x), start, count)
+                source = self._sources[op.x.name]
+                if isinstance(source, Free):
+                    return source.view(start, count)
+                return packer.view(source, start, count)
         raise _formless(op)
 
     def _affine(self, op: move.Affine) -> Packed:
         bias = self._program.array(op.bias)
-        choice = self._choices.get(op.defined.name)
+        choice = self._decisions.choices.get(op.defined.name)
         if choice is None:
             choice = Choice(goals.natural(bias.size, self._capacity))
         terms = []
-        for i, (x, symbol) in enumerate(zip(op.xs, op.maps, strict=True)):
+        for i, symbol in enumerate(op.maps):
             linear = SparseMap.from_constant(self._program.array(symbol))
             if i in choice.chunks:
-                terms.append(Term(self._sources[x.name], linear, choice.chunks[i]))
+                terms.append(Term(self._sources[op.xs[i].name], linear, choice.chunks[i]))
             else:
-                terms.append(Term(self._of(x), linear, pool=choice.pools.get(i)))
+                terms.append(Term(self._of(op, i), linear, pool=choice.pools.get(i)))
         return self._packer.affine(terms, bias, choice.targets, op.location)
 
     def _output(self, op: tensor.Output) -> None:
-        parts = self._packer.output(self._of(op.x))
+        parts = self._packer.output(self._of(op))
         dims = tensor.tensor_type(op.x).shape
         self._build.keep(he.Output(xs=parts, label=op.label, dims=dims, post=op.post))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,7 +31,8 @@ class MergeLinear(Pass):
     plus a bias: maps compose by sparse products, equal entries add up, exact zeros vanish. Only
     values that a non-linear operation or an output reads are computed. Of such a sum, whole runs
     of flattened elements stay free views (tensor.slice, tensor.reshape) that are added, subtracted
-    or negated without a level; the rest is one affine map.
+    or negated without a level; the rest is one affine map. What enters a map with equal weights, or
+    opposite ones, is added up before.
 
     Requires: constants folded (fold-constants); a tensor program.
     Ensures: linear operations other than tensor.affine are contiguous slices, reshapes, neg, and
@@ -160,6 +162,15 @@ def _run(matrix: SparseMatrix) -> _Run | None:
     return _Run(start, count, int(matrix.values[0])) if straight and even else None
 
 
+def _proportion(one: SparseMatrix, other: SparseMatrix) -> int:
+    """1 if two matrices are equal, -1 if they are opposite, else 0."""
+    if one.shape != other.shape or one.entries != other.entries or not one.entries:
+        return 0
+    same = np.array_equal(one.rows, other.rows) and np.array_equal(one.columns, other.columns)
+    sign = 1 if one.values[0] == other.values[0] else -1
+    return sign if same and np.array_equal(one.values, sign * other.values) else 0
+
+
 class _Emitter:
     """Writes the new program."""
 
@@ -191,6 +202,9 @@ class _Emitter:
         rest = {base: matrix for base, matrix in total.terms.items() if base not in runs}
         if not runs or (not rest and total.bias.any()):
             return self._affine(total, tensor_type(target).interval, target)
+        if not rest and self._of_one_shape(runs):
+            whole = [(run.sign, self._values[base]) for base, run in runs.items()]
+            return self._reshaped(self._add(whole, target), target)
         pieces = [(run.sign, self._view(base, run, target)) for base, run in runs.items()]
         if rest:
             interval = tensor_type(target).interval
@@ -213,24 +227,44 @@ class _Emitter:
         return self._analysis.sums[name]
 
     def _affine(self, total: _Sum, interval: Interval | None, target: Value) -> Value:
+        terms = self._added_up(total.terms, target)
         maps: list[Symbol] = []
-        for i, matrix in enumerate(total.terms.values()):
+        for i, (_, matrix) in enumerate(terms):
             entries = np.stack([matrix.rows, matrix.columns, matrix.values]).astype(np.float64)
-            number = i if len(total.terms) > 1 else ""
+            number = i if len(terms) > 1 else ""
             maps.append(self.builder.constant(entries, f"{target.name}.map{number}"))
         affine = movement.Affine(
-            xs=tuple(self._values[base] for base in total.terms),
+            xs=tuple(value for value, _ in terms),
             maps=tuple(maps),
             bias=self.builder.constant(total.bias, f"{target.name}.bias"),
             dims=tensor_type(target).shape,
         )
         return self._emit(affine, interval, target)
 
+    def _added_up(
+        self, terms: Mapping[str, SparseMatrix], target: Value
+    ) -> list[tuple[Value, SparseMatrix]]:
+        """The terms of a map, with sums of what has one shape and equal or opposite weights."""
+        found: list[tuple[Value, SparseMatrix]] = []
+        for base, matrix in terms.items():
+            value = self._values[base]
+            for i, (sum_, known) in enumerate(found):
+                sign = _proportion(known, matrix)
+                if sign and tensor_type(sum_).shape == tensor_type(value).shape:
+                    kind = tensor.Add if sign > 0 else tensor.Sub
+                    ends = (tensor_type(sum_).interval, sign, tensor_type(value).interval)
+                    both = self._emit(kind(x=sum_, y=value), _signed_sum(*ends), target)
+                    found[i] = both, known
+                    break
+            else:
+                found.append((value, matrix))
+        return found
+
     def _view(self, base: str, run: _Run, target: Value) -> Value:
         """A run of a value's elements, in the shape of the target, without its sign."""
         value = self._values[base]
         interval = tensor_type(value).interval
-        shape, dims = tensor_type(value).shape, tensor_type(target).shape
+        shape = tensor_type(value).shape
         if run.count < math.prod(shape):
             axis = next(i for i, extent in enumerate(shape) if extent > 1)
             inner = math.prod(shape[axis + 1 :])
@@ -240,9 +274,21 @@ class _Emitter:
             start, stop = run.start // inner, (run.start + run.count) // inner
             cut = movement.Slice(x=value, axis=axis, start=start, stop=stop)
             value = self._emit(cut, interval, target)
+        return self._reshaped(value, target)
+
+    def _of_one_shape(self, runs: Mapping[str, _Run]) -> bool:
+        """Whether runs are several whole values of one shape, which can be added up as they are."""
+        shapes = {tensor_type(self._values[base]).shape for base in runs}
+        whole = all(run.count == tensor_type(self._values[b]).size for b, run in runs.items())
+        return len(runs) > 1 and len(shapes) == 1 and whole
+
+    def _reshaped(self, value: Value, target: Value) -> Value:
+        """A value in the shape of the target."""
+        dims = tensor_type(target).shape
         if tensor_type(value).shape == dims:
             return value
-        return self._emit(movement.Reshape(x=value, dims=dims), interval, target)
+        reshape = movement.Reshape(x=value, dims=dims)
+        return self._emit(reshape, tensor_type(value).interval, target)
 
     def _add(self, pieces: list[tuple[int, Value]], target: Value) -> Value:
         """Emit a signed sum of values."""

@@ -210,6 +210,7 @@ def parse_statement(data: bytes) -> Manifest:
             [port.name for port in manifest.io.outputs],
             refreshes=manifest.refresh.count,
             encrypted_model=manifest.encrypted_model if manifest.files else None,
+            unmasked=manifest.refresh.count > 0 and manifest.refresh.mask_bits == 0,
         )
     except InputError as error:
         raise IntegrityError(f"the manifest's policy cannot be enforced: {error}") from error

@@ -30,6 +30,7 @@ class Action(StrEnum):
     ROTATE = "rotate"
     REFRESH = "refresh"
     READ = "read"
+    OWN = "own"
 
 
 class Enforcement(StrEnum):
@@ -69,6 +70,7 @@ APPLIES_TO: dict[Action, frozenset[Kind]] = {
     Action.ROTATE: frozenset({Kind.KEY}),
     Action.REFRESH: frozenset({Kind.PROGRAM}),
     Action.READ: frozenset({Kind.AUDIT}),
+    Action.OWN: frozenset({Kind.MODEL}),
 }
 """The kinds of objects on which each action means something."""
 
@@ -94,7 +96,8 @@ class ObjectRef:
         kind: The kind of object.
         name: Name of the input or output (`*` for all of them, in permissions only), one of
             `secret`, `public`, `evaluation` for a key, empty for the program, the model (its
-            weights, where they are encrypted) and the audit log.
+            weights: to own them is to know them, to encrypt them there must be encrypted ones)
+            and the audit log.
     """
 
     kind: Kind

@@ -18,9 +18,9 @@ from hecompile.access.policy import (
     Permission,
     Policy,
     grants,
-    role_paths,
 )
 from hecompile.access.policy_io import suggestion
+from hecompile.access.unmasked import check_unmasked, subjects
 from hecompile.errors import InputError
 
 _SHOWS_VALUES = frozenset({Action.DECRYPT, Action.DECLASSIFY, Action.REFRESH})
@@ -40,6 +40,7 @@ def check_policy(
     *,
     refreshes: int = 0,
     encrypted_model: bool | None = None,
+    unmasked: bool = False,
 ) -> None:
     """Hold a policy against a program; deny-by-default needs every gap to be stated.
 
@@ -56,6 +57,7 @@ def check_policy(
         refreshes: How many refreshes one evaluation needs.
         encrypted_model: Whether the program's weights are encrypted; None where that is not known
             yet.
+        unmasked: Whether refreshes have no masks, which whoever opens them must own the model for.
 
     Raises:
         InputError: Names the offender, where it stands and the remedy.
@@ -68,6 +70,8 @@ def check_policy(
     _check_coverage(policy, inputs, outputs)
     _check_separation(policy)
     _check_cryptographic_claims(policy)
+    if unmasked:
+        check_unmasked(policy)
     if refreshes and not any(grant.action is Action.REFRESH for grant in _all_grants(policy)):
         raise InputError(
             f"the program needs {refreshes} refresh{'es' if refreshes > 1 else ''}, but no role "
@@ -86,12 +90,9 @@ def policy_warnings(policy: Policy) -> tuple[str, ...]:
     Returns:
         One sentence for each, with the remedy; none if all who see both hold the key.
     """
-    subjects = [(f"user '{user.name}'", user.roles) for user in policy.users]
-    given = role_paths(policy, [name for user in policy.users for name in user.roles])
-    subjects += [
-        (f"role '{role.name}'", (role.name,)) for role in policy.roles if role.name not in given
+    found = [
+        _key_view_warning(who, list(grants(policy, roles))) for who, _, roles in subjects(policy)
     ]
-    found = [_key_view_warning(who, list(grants(policy, roles))) for who, roles in subjects]
     return tuple(warning for warning in found if warning is not None)
 
 
@@ -233,12 +234,13 @@ def _check_objects(policy: Policy, inputs: Sequence[str], outputs: Sequence[str]
 
 
 def _check_model(policy: Policy, encrypted: bool | None) -> None:
-    """The object `model` exists where weights are encrypted, and then somebody encrypts them."""
+    """Somebody encrypts the weights where they are encrypted, and nobody elsewhere."""
     for permission in policy.permissions:
-        if MODEL in permission.objects and encrypted is False:
+        named = MODEL in permission.objects and Action.ENCRYPT in permission.actions
+        if named and encrypted is False:
             raise InputError(
-                f"{_at(permission.where)}object '{MODEL}' does not exist, for the program's "
-                "weights are plain; compile with --encrypt-model, or remove the object"
+                f"{_at(permission.where)}nothing of object '{MODEL}' is encrypted, for the "
+                "program's weights are plain; compile with --encrypt-model, or remove the object"
             )
     if encrypted and not any(_encrypts_model(grant) for grant in _all_grants(policy)):
         raise InputError(

@@ -44,18 +44,23 @@ class PolicyChoice:
         Raises:
             InputError: naming the offender, where it stands and the remedy.
         """
-        rounds = len({op.group for op in program.select(he_ops.Refresh)})
+        refreshes = program.select(he_ops.Refresh)
         check_policy(
             self.policy,
             self.inputs,
             self.outputs,
-            refreshes=rounds,
+            refreshes=len({op.group for op in refreshes}),
             encrypted_model=has_weights(program),
+            unmasked=any(op.mask_bits == 0 for op in refreshes),
         )
 
 
 def prepare_policy(
-    policy: Policy | str | Path | None, model: Program, *, encrypt_model: bool = False
+    policy: Policy | str | Path | None,
+    model: Program,
+    *,
+    encrypt_model: bool = False,
+    unmasked: bool = False,
 ) -> PolicyChoice:
     """Read the policy (or build the single-owner one) and check it against the model's names.
 
@@ -63,6 +68,7 @@ def prepare_policy(
         policy: The policy, the path of one, or None for the built-in one.
         model: The model's tensor program.
         encrypt_model: Whether its weights will be encrypted.
+        unmasked: Whether refreshes will have no masks.
 
     Raises:
         InputError: the policy cannot be read or does not fit the model.
@@ -74,7 +80,7 @@ def prepare_policy(
     elif not isinstance(policy, Policy):
         policy = read_policy(policy)
     # A pass that the user brings may encrypt weights too, so that "no" is known only at the end.
-    check_policy(policy, inputs, outputs, encrypted_model=encrypt_model or None)
+    check_policy(policy, inputs, outputs, encrypted_model=encrypt_model or None, unmasked=unmasked)
     return PolicyChoice(policy, inputs, outputs)
 
 

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "never", "client"]),
     default="auto",
     show_default=True,
-    help="Round trips to the key holder: where needed or cheaper, never, or at no price.",
+    help="Rounds with the key holder, who encrypts anew. auto: where a plan needs them or is "
+    "cheaper with them. never: programs too deep for every ring are refused. client: as auto, "
+    "with rounds and the key holder's work at no price.",
 )
 @click.option(
     "--optimize",
@@ -52,6 +54,32 @@ if TYPE_CHECKING:
     show_default=True,
     help="What plans are compared by: time to the answer, evaluator's work, client's work and "
     "bytes, or bytes of keys.",
+)
+@click.option(
+    "--rtt",
+    type=float,
+    metavar="SECONDS",
+    help="Time of one round trip to the key holder; by default 0.05.",
+)
+@click.option(
+    "--bandwidth",
+    metavar="RATE",
+    help="Of the key holder's and client's line, in kbit, Mbit or Gbit a second; by default "
+    "100Mbit.",
+)
+@click.option(
+    "--max-refreshes",
+    type=int,
+    metavar="N",
+    help="Most rounds with the key holder in one evaluation.",
+)
+@click.option(
+    "--mask-bits",
+    type=int,
+    metavar="BITS",
+    help="Refreshed values are masked so that what the key holder sees depends on them by a "
+    "statistical distance of 2^-BITS at most; by default 40. 0, no masks, needs a policy "
+    "under which whoever holds the secret key or refreshes owns the model.",
 )
 @click.option("--max-key-memory", metavar="SIZE", help="Most memory of evaluation keys: 500MB.")
 @click.option(
@@ -66,7 +94,6 @@ if TYPE_CHECKING:
 @click.option("--method", help="How polynomials are fitted: weighted, chebyshev, minimax.")
 @click.option("--margin", type=float, help="Widening of observed ranges, as a fraction.")
 @click.option("--max-degree", type=int, help="Largest degree that may be chosen.")
-@click.option("--mask-bits", type=int, help="Statistical hiding of each refresh, bits.")
 @click.option("--ring", type=int, help="Polynomial modulus degree.")
 @click.option(
     "--input-shape",
@@ -193,12 +220,14 @@ def _without_details(note: str) -> None:
 
 
 def _options(shapes: Sequence[str], values: Mapping[str, object]) -> CompileOptions:
-    from hecompile.config import CompileOptions, parse_size
+    from hecompile.config import CompileOptions, parse_bandwidth, parse_size
 
     given = {name: value for name, value in values.items() if value is not None}
     for name in ("max_key_memory", "max_client_bytes"):
         if name in given:
             given[name] = parse_size(f"--{name.replace('_', '-')}", str(given[name]))
+    if "bandwidth" in given:
+        given["bandwidth"] = parse_bandwidth("--bandwidth", str(given["bandwidth"]))
     return dataclasses.replace(CompileOptions(), **given, input_shapes=parse_shapes(shapes))  # type: ignore[arg-type]
 
 

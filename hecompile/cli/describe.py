@@ -55,6 +55,7 @@ def report_text(report: Report) -> str:
     return "".join(
         (
             console.table(_facts(report), indent=""),
+            _plan(report),
             "operations by level:\n",
             _operations(report),
             _activations(report),
@@ -92,7 +93,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         (
             "predicted time",
             f"{report['predicted_seconds']:.2f} CPU s on the evaluator, "
-            f"{report['predicted_client_seconds']:.2f} s on the client "
+            f"{report['predicted_client_seconds']:.2f} s on the client{_waiting(report)} "
             f"(cost model: {report['cost_model']})",
         ),
         (
@@ -132,11 +133,66 @@ def _condition(report: Report) -> str:
     )
 
 
+def _waiting(report: Report) -> str:
+    """What the rounds with the key holder take on the line between."""
+    if not report["refreshes"]:
+        return ""
+    line = f"{report['bandwidth_bits_per_second'] / 1e6:g} Mbit/s"
+    return (
+        f", {report['predicted_line_seconds']:.2f} s on a line of {line} with round trips of "
+        f"{report['rtt_seconds'] * 1e3:g} ms"
+    )
+
+
+def _plan(report: Report) -> str:
+    """What lies between rounds with the key holder; segments that look alike share a row."""
+    if not report["refreshes"]:
+        return ""
+    runs: list[tuple[int, int, tuple[str, ...]]] = []
+    for number, segment in enumerate(report["segments"], start=1):
+        cells = _segment(segment)
+        if runs and runs[-1][2] == cells:
+            runs[-1] = (runs[-1][0], number, cells)
+        else:
+            runs.append((number, number, cells))
+    rows = [
+        (str(first) if first == last else f"{first} to {last}", *cells)
+        for first, last, cells in runs
+    ]
+    return "plan, each segment with the round that ends it:\n" + console.table(rows, _PLAN_HEAD)
+
+
+_PLAN_HEAD = (
+    *("segment", "levels", "primes", "operations", "key switches", "evaluator s"),
+    *("up", "down", "key holder s", "line s"),
+)
+
+
+def _segment(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """A segment's facts as a row; what goes up to the key holder and comes down, if anything."""
+    shared = (
+        str(found["levels"]),
+        f"{found['start_primes']} to {found['end_primes']}",
+        str(found["operations"]),
+        str(found["key_switches"]),
+        f"{found['evaluator_seconds']:.3f}",
+    )
+    if not found["responses"]:
+        return (*shared, "", "", "", "")
+    return (
+        *shared,
+        f"{found['requests']}, {console.size(found['request_bytes'])}",
+        f"{found['responses']}, {console.size(found['response_bytes'])}",
+        f"{found['client_seconds']:.3f}",
+        f"{found['line_seconds']:.3f}",
+    )
+
+
 def _refreshes(report: Report) -> str:
     return (
         f"{console.counted(report['refreshes'], 'round')} with the key holder, "
-        f"{console.counted(report['refreshed_ciphertexts'], 'ciphertext')}, "
-        f"masks of {report['mask_bits']} bits"
+        f"{console.counted(report['refreshed_ciphertexts'], 'fresh ciphertext')}, "
+        f"{console.size(report['refresh_bytes'])} up and down, masks of {report['mask_bits']} bits"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,16 +18,25 @@ from hecompile.cli.options import (
 )
 from hecompile.errors import InputError
 
+if TYPE_CHECKING:
+    from hecompile.numeric.parameters import Parameters
+
 
 @click.command("keygen")
 @bundle_argument
 @output_option("Folder to make; it gets secret/, public/ and evaluation/.", True, "KEYS")
+@click.option(
+    "--max-key-memory",
+    metavar="SIZE",
+    help="Refuse before any key is made if the evaluation keys take more memory: 500MB.",
+)
 @workers_option
 @access_options
 @json_option
 def command(
     bundle: Path,
     output: Path,
+    max_key_memory: str | None,
     workers: int,
     access: Access,
     as_json: bool,
@@ -36,20 +46,23 @@ def command(
     door.guard(access.user).hold()
     if output.exists():
         raise InputError(f"{output} exists already; name another folder for the keys")
-    from hecompile.costs import find_cost_model
-    from hecompile.estimate import key_costs
+    from hecompile.config import parse_size
     from hecompile.runtime.keys import write_keys
     from hecompile.runtime.parties import read_spec
 
+    limit = None
+    if max_key_memory is not None:
+        limit = parse_size("--max-key-memory", max_key_memory)
     spec = read_spec(door.files())
     progress = console.Progress()
     steps = door.manifest.galois_steps
-    expected = key_costs(spec.parameters, len(steps), find_cost_model()[0])
-    console.say(
-        f"{console.counted(len(steps), 'Galois key')} and one to relinearize: about "
-        f"{console.size(expected.file_bytes)} on disk, {console.size(expected.memory_bytes)} in "
-        f"the evaluator's memory, {expected.seconds:.1f} CPU s to make"
-    )
+    memory = announce_keys(spec.parameters, len(steps))
+    if limit is not None and memory > limit:
+        raise InputError(
+            f"the evaluation keys take {console.size(memory)} of memory, more than "
+            f"the --max-key-memory of {console.size(limit)}; compile with --max-key-memory "
+            f"{max_key_memory}, which plans with fewer keys or refuses"
+        )
     key_id = write_keys(
         output, spec.parameters, steps, spec.program, progress, spec.manifest, workers
     )
@@ -60,3 +73,21 @@ def command(
     document = {"keys": str(output), "key_id": key_id, "bytes": sizes}
     rows = [(f"{output}/{name}", console.size(count)) for name, count in sizes.items()]
     console.result(document, f"key {key_id}\n{console.table(rows)}", as_json)
+
+
+def announce_keys(parameters: Parameters, galois_keys: int) -> int:
+    """Say what the evaluation keys will take, before they are made.
+
+    Returns:
+        Bytes of the evaluator's memory that they take, exactly.
+    """
+    from hecompile.costs import find_cost_model
+    from hecompile.estimate import key_costs
+
+    expected = key_costs(parameters, galois_keys, find_cost_model()[0])
+    console.say(
+        f"{console.counted(galois_keys, 'Galois key')} and one to relinearize: about "
+        f"{console.size(expected.file_bytes)} on disk, {console.size(expected.memory_bytes)} in "
+        f"the evaluator's memory, {expected.seconds:.1f} CPU s to make"
+    )
+    return expected.memory_bytes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hecompile.cli import console
+from hecompile.cli.keygen import announce_keys
 from hecompile.cli.options import (
     PATH,
     Access,
@@ -76,6 +77,8 @@ def command(
 
     files = door.files()
     spec = read_spec(files)
+    if keys is None:
+        announce_keys(spec.parameters, len(door.manifest.galois_steps))
     result = run_parties(
         read_server(files),
         spec,

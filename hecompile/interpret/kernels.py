@@ -189,6 +189,7 @@ KERNELS: Final[Mapping[type[Operation], Kernel]] = MappingProxyType(
         tensor.ReduceSum: _reduce(np.sum),
         tensor.ReduceMean: _reduce(np.mean),
         movement.Pad: _pad,
+        movement.Refresh: lambda op, at: at(op.x),
         movement.Reshape: _reshape,
         movement.Transpose: _transpose,
         movement.Slice: _slice,

@@ -1,13 +1,13 @@
 """Values of a few telling samples, on as many slots as are needed to judge all.
 
-Rotations move slots by multiples of some number, the lanes: slots that differ modulo the lanes
-never meet. Where a program packs a batch, one sample to a lane, a few lanes stand for all.
+Rotations, and the gathers of refreshes, move slots by multiples of some number, the lanes: slots
+that differ modulo the lanes never meet. Where a program packs a batch, one sample to a lane, a few lanes stand for all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ from hecompile.interpret.slots import SLOT_KERNELS, SlotKernel, repeat_to, sum_o
 from hecompile.interpret.traced import KEPT_RUNS, Traced, cipher_periods
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
+from hecompile.ir.gathers import Gather, gather_of
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, PlainType
@@ -74,6 +75,13 @@ class Lanes:
         seen = np.isin(lane, self.chosen)
         return row[seen] * len(self.chosen) + np.searchsorted(self.chosen, lane[seen])
 
+    def gather(self, taken: Gather) -> Gather:
+        """A gather that keeps to the lanes, among the slots that are looked at."""
+        row, lane = np.divmod(self.cut(taken.place), self.stride)
+        place = row * len(self.chosen) + np.searchsorted(self.chosen, lane)
+        source = self.cut(taken.source)
+        return Gather(source, np.where(source >= 0, place, 0))
+
 
 @dataclass(frozen=True)
 class _LaneScope(Scope):
@@ -98,12 +106,15 @@ class SlotSamples:
         """Compute what `values` lack: what was inserted since, or all that follows the inputs."""
         self.lanes = lanes
         self.values = dict(values)
+        self._program = program
+        self._taken: dict[str, Gather] = {}
         self._stacks = Stacks()
         scope = _LaneScope(program, self.values, lanes=lanes)
         kernels: dict[type[Operation], SlotKernel] = {
             **SLOT_KERNELS,
             he.Rotate: self._rotate,
             he.SumMulPlain: self._sum_mul_plain,
+            he.Refresh: lambda op, _: self.gathered(op, self.values),
         }
         for op in program:
             if op.result is None or op.result.name in self.values:
@@ -116,6 +127,25 @@ class SlotSamples:
     def runs(self) -> int:
         """Number of runs."""
         return max((len(array) for array in self.values.values()), default=1)
+
+    def taken(self, op: he.Refresh) -> Gather:
+        """What a refresh takes for each slot of its result that is looked at."""
+        name = op.defined.name
+        if name not in self._taken:
+            self._taken[name] = self.lanes.gather(gather_of(op, self._program))
+        return self._taken[name]
+
+    def gathered(self, op: he.Refresh, of: Mapping[str, Array]) -> Array:
+        """Slots (runs or 1, width) of a refresh's result, from what its operands have by name."""
+        arrays = [of[x.name] for x in op.xs]
+        if op.gather is None:
+            return arrays[0]
+        taken = self.taken(op)
+        found = np.zeros((max(len(x) for x in arrays), len(taken.source)))
+        for i, array in enumerate(arrays):
+            here = np.flatnonzero(taken.source == i)
+            found[:, here] = array[:, taken.place[here] % array.shape[1]]
+        return found
 
     def _rotate(self, op: he.Rotate, at: Scope) -> Array:
         width = self.lanes.width_of(_period(op.defined))
@@ -183,27 +213,40 @@ def look_at_bounds(program: Program) -> SlotSamples:
 
 def _lanes(program: Program, traced: Traced) -> Lanes:
     periods = cipher_periods(program)
-    stride = math.gcd(*periods, *(op.steps for op in program.select(he.Rotate)))
-    stride = max(stride, 1)
+    moves = {move for each in (program, traced.program) for move in _moves(each)}
+    stride = max(math.gcd(*periods, *cipher_periods(traced.program), *moves), 1)
     if stride not in traced.lanes:
         traced.lanes[stride] = _telling_lanes(traced, stride)
     return Lanes(max(periods, default=1), stride, traced.lanes[stride])
+
+
+def _moves(program: Program) -> Iterator[int]:
+    """By how many slots a program moves anything."""
+    for op in program:
+        if isinstance(op, he.Rotate):
+            yield op.steps
+        elif isinstance(op, he.Refresh) and op.gather is not None:
+            taken = gather_of(op, program)
+            moved = taken.place - np.arange(len(taken.place))
+            yield int(np.gcd.reduce(moved[taken.source >= 0], initial=0))
 
 
 def _telling_lanes(traced: Traced, stride: int) -> NDArray[np.int64]:
     """The first lanes, for key switches favour no slots but these; the largest; some others."""
     if stride <= KEPT_LANES:
         return np.arange(stride)
-    size = np.zeros(stride)
+    shares = [np.zeros(stride)]
     for op in traced.program.select(he.Mul):
         for value in op.operands:
             largest = repeat_to(traced[value.name], stride).reshape(-1, stride)
             squares = (largest**2).mean(axis=0)
             if 0 < squares.max() < math.inf:
-                size = np.maximum(size, squares / squares.max())
+                shares.append(squares / squares.max())
     # A batch that is not full repeats its last sample, which counts once.
-    _, distinct = np.unique(np.round(size, 12), return_index=True)
-    largest_first = distinct[::-1][: KEPT_LANES // 2]
+    distinct, first = np.unique(np.round(shares, 12), axis=1, return_index=True)
+    # Several lanes may be the largest, each as another factor: the largest in most come first.
+    order = np.lexsort((-distinct.mean(axis=0), -distinct.max(axis=0)))
+    largest_first = first[order][: KEPT_LANES // 2]
     spread = np.arange(0, stride, 2 * stride // KEPT_LANES)
     chosen = np.concatenate([[0, 1], largest_first, spread])
     _, first = np.unique(chosen, return_index=True)

@@ -21,6 +21,7 @@ from hecompile.interpret.slots import (
     SLOT_KERNELS,
     SlotKernel,
     mean_of_copies,
+    refreshed,
     repeat_to,
     run_program_slots,
     sum_of_products,
@@ -127,19 +128,13 @@ class _Simulator:
         return self._disturbed(at(op.x), noise.rescale(self._parameters, scale, polynomials))
 
     def _refresh(self, op: he.Refresh, at: Scope) -> Array:
-        """The mask is encoded twice, what the key holder sees is decoded, encoded, encrypted."""
-        period = he.cipher_type(op.xs[0]).period
-        x = mean_of_copies(at(op.xs[0]), period)
-        level, scale = managed(op)
-        before = he.cipher_type(op.xs[0]).scale
-        if before is None:
-            raise ProgramError(f"{op.name}: {op.xs[0]} has no scale; run assign-scales first")
-        size = he.cipher_type(op.xs[0]).bound or float(np.abs(x).max())
-        variance = noise.encoding(self._parameters, before, period)
-        variance += 2.0 * noise.encoding(self._parameters, scale, period)
-        variance += noise.float_rounding(self._parameters, size * 2.0**op.mask_bits)
-        encrypted = noise.encryption(self._parameters, scale, level)
-        return self._disturbed(self._normal(x, variance), encrypted)
+        """The gathered value and its gathered mask are rounded one by one, the former encrypted."""
+        _, scale = managed(op)
+        means = {x.name: mean_of_copies(at(x), he.cipher_type(x).period) for x in op.xs}
+        exact = refreshed(op, Scope(at.program, means))
+        rounding = 2.0 * noise.encoding(self._parameters, scale, exact.shape[-1])
+        encrypted = noise.symmetric_encryption(self._parameters, scale)
+        return self._disturbed(self._normal(exact, rounding), encrypted)
 
     def _key_switched(self, op: he.Rotate | he.Relinearize, exact: Array, key: int) -> Array:
         level, scale = managed(op)

@@ -25,7 +25,7 @@ from hecompile.ir.gathers import gather_of
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, Layout
-from hecompile.runtime.packing import gather, pack, unpack
+from hecompile.runtime.packing import place, unpack
 
 SlotKernel = Callable[[Any, Scope], Array]
 
@@ -286,12 +286,9 @@ def pack_inputs(program: Program, inputs: Mapping[str, ArrayLike]) -> tuple[dict
     }
     packed = {}
     for op in ops:
-        samples_of = groups[op.label]
-        if op.gather is not None:
-            slots = gather(samples_of, program.array(op.gather), op.stride)
-        else:
-            slots = pack(samples_of, Layout(op.first, op.count, op.stride), op.period)
-        packed[op.defined.name] = slots
+        layout = Layout(op.first, op.count, op.stride)
+        where = layout if op.gather is None else program.array(op.gather)
+        packed[op.defined.name] = place(groups[op.label], where, op.stride, op.period)
     return packed, samples
 
 

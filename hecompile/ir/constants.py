@@ -101,6 +101,19 @@ class SparseMap:
         before = np.cumsum(counts) - counts
         return order[np.repeat(low - before, counts) + np.arange(counts.sum())], counts
 
+    @cached_property
+    def pattern(self) -> bytes:
+        """Equal for maps whose non-zero entries stand at the same places."""
+        order, _ = self._by_row
+        places = np.stack([self.rows[order], self.columns[order]])
+        return hashlib.blake2b(places.tobytes(), digest_size=16).digest()
+
+    @cached_property
+    def row_counts(self) -> bytes:
+        """Equal for maps whose rows have as many non-zero entries each."""
+        _, starts = self._by_row
+        return hashlib.blake2b(starts.tobytes(), digest_size=16).digest()
+
     def apply(self, x: Array, outputs: int) -> Array:
         """Apply the map to the last axis: (S, inputs) to (S, `outputs`)."""
         inputs = x.shape[1]

@@ -48,6 +48,21 @@ class Reshape(Unary):
 
 @register_operation
 @dataclass(frozen=True, kw_only=True)
+class Refresh(Unary):
+    """The same tensor after a masked round trip to the key holder: fresh, in any slots.
+
+    Attributes:
+        mask_bits: as in `he.refresh`.
+        group: refreshes with one group number travel in one round.
+    """
+
+    name: ClassVar[str] = "tensor.refresh"
+    mask_bits: int = attribute(default=40)
+    group: int = attribute(default=0)
+
+
+@register_operation
+@dataclass(frozen=True, kw_only=True)
 class Transpose(Unary):
     """Permute axes: result axis i is operand axis `permutation[i]`."""
 

@@ -138,6 +138,11 @@ class Builder:
             raise ProgramError(f"program '{self._name}' has no constant @{symbol}")
         return self._constants[symbol].array
 
+    @property
+    def count(self) -> int:
+        """Number of operations so far."""
+        return len(self._operations)
+
     def keep(self, operation: Operation) -> Operation:
         """Append an operation as it stands, result name included."""
         self._operations.append(operation)

@@ -83,6 +83,19 @@ def encryption(parameters: Parameters, scale: float, level: int | None = None) -
     return _to_slots(parameters, scale, fresh) + rescale(parameters, scale)
 
 
+def symmetric_encryption(parameters: Parameters, scale: float) -> float:
+    """Return the variance that encryption with the secret key adds (encoding is counted apart).
+
+    SEAL encrypts zero at the level itself, (-(a s + e), a), so that no division follows and the
+    fresh error is all.
+
+    Args:
+        parameters: Parameters of the context.
+        scale: Scale of the plaintext.
+    """
+    return _to_slots(parameters, scale, ERROR_VARIANCE)
+
+
 def rescale(parameters: Parameters, scale_after: float, polynomials: int = 2) -> float:
     """Return the variance that the rounding of a rescale adds.
 

@@ -101,8 +101,9 @@ def demand(sources: Sequence[Source], targets: Sequence[Target]) -> Demand:
             turns.append(np.concatenate(pairs))
             products += len(turns[-1])
         scalar = scalar and lengths <= {1}
-        halvings = ((length // target.places.period).bit_length() - 1 for length in lengths)
-        folds += sum(halvings) + target.low
+        # The longest sum is folded until it meets the next.
+        longest_sum = max(lengths, default=target.places.period)
+        folds += (longest_sum // target.places.period).bit_length() - 1 + target.low
     split = best_split(turns, longest) if turns else None
     return Demand(
         rotations=split.rotations if split else 0,

@@ -16,28 +16,18 @@ from hecompile.ir.types import GARBAGE, ZERO
 from hecompile.packing import targets as goals
 from hecompile.packing.kernels import Entries, Target, gather_taps, match, weights
 from hecompile.packing.places import (
+    NOTHING,
     Packed,
     Part,
     Places,
     alignment,
+    distinct,
     in_order,
     joined,
 )
 from hecompile.packing.polynomial import evaluate_polynomial
 from hecompile.packing.pools import Pool
-
-
-@dataclass(frozen=True)
-class Model:
-    """An input as the model has it: the client packs it as each use asks."""
-
-    label: str
-    dims: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return int(np.prod(self.dims))
+from hecompile.packing.sources import Fit, Free, Handed, Model
 
 
 @dataclass(frozen=True)
@@ -45,13 +35,13 @@ class Term:
     """An operand of a linear map.
 
     Attributes:
-        source: what the map reads, packed, or the input from which the client gathers.
+        source: what the map reads, packed, or what is gathered for it.
         linear: the map.
-        chunks: for a gathered input, products that share a ciphertext.
+        chunks: for what is gathered, products that share a ciphertext.
         pool: elements that are added up first.
     """
 
-    source: Packed | Model
+    source: Packed | Free
     linear: SparseMap
     chunks: int = 1
     pool: Pool | None = None
@@ -71,17 +61,33 @@ class Packer:
         self._build = build
         self._capacity = capacity
         self._lanes = lanes
-        self._declared: dict[tuple[str, bytes], Part] = {}
+        self._declared: dict[tuple[str, bytes], Value] = {}
+        self._sources: dict[str, Model | Handed] = {}
 
-    def input(self, source: Model) -> Packed:
-        """An input with its elements in order."""
-        targets = goals.natural(source.size, self._capacity)
-        return Packed(tuple(self._declare(source, t.places) for t in targets), source.size)
+    def source(self, name: str, source: Model | Handed) -> Free:
+        """Make a tensor known that is packed as its uses ask."""
+        self._sources[name] = source
+        return Free(name, 0, source.size)
 
-    def complete(self, source: Model) -> None:
+    def ordered(self, free: Free) -> Packed:
+        """A free tensor with its elements in order."""
+        targets = goals.natural(free.size, self._capacity)
+        return self.fitted(free, Fit(tuple(t.places for t in targets)))
+
+    def fitted(self, free: Free, fit: Fit) -> Packed:
+        """A free tensor where an operation wants it."""
+        if fit.whole:
+            whole = self.ordered(Free(free.source, 0, self._sources[free.source].size))
+            return self.view(whole, free.start, free.size)
+        parts = tuple(
+            Part(self._declare(free.source, free.within(places)), places) for places in fit.places
+        )
+        return Packed(parts, free.size)
+
+    def complete(self, free: Free) -> None:
         """Declare an input that nothing reads, for it belongs to the program's signature."""
-        if all(label != source.label for label, _ in self._declared):
-            self.input(source)
+        if all(name != free.source for name, _ in self._declared):
+            self.ordered(free)
 
     def output(self, x: Packed) -> tuple[Value, ...]:
         """The ciphertexts of a tensor that leaves; an irregular placement is packed anew."""
@@ -140,14 +146,18 @@ class Packer:
         views = ((p, p.places.view(start, count)) for p in x.parts)
         return Packed(tuple(Part(p.value, v) for p, v in views if v is not None), count)
 
-    def _declare(self, source: Model, places: Places) -> Part:
-        """The ciphertext of an input with these places, one for all who read it."""
-        key = source.label, places.key
+    def _declare(self, name: str, places: Places) -> Value:
+        """The ciphertext of a source with these places, one for all who read it."""
+        key = name, places.key
         if key not in self._declared:
-            self._declared[key] = self._new_input(source, places)
+            source = self._sources[name]
+            if isinstance(source, Model):
+                self._declared[key] = self._new_input(source, places)
+            else:
+                self._declared[key] = self._new_refresh(source, places)
         return self._declared[key]
 
-    def _new_input(self, source: Model, places: Places) -> Part:
+    def _new_input(self, source: Model, places: Places) -> Value:
         layout = places.layout(self._lanes)
         period = places.period * self._lanes
         elements = places.elements[places.held]
@@ -164,12 +174,31 @@ class Packer:
             stride=self._lanes,
             gather=gather,
         )
-        return Part(self._build.emit(op, source.label), places)
+        return self._build.emit(op, source.label)
+
+    def _new_refresh(self, source: Handed, places: Places) -> Value:
+        found = source.packed.occurrences
+        held = places.elements[places.held]
+        part, place = np.full((2, places.period), NOTHING, dtype=np.int64)
+        part[places.held], place[places.held] = found.part[held, 0], found.place[held, 0]
+        used = distinct(part[places.held])
+        part[places.held] = np.searchsorted(used, part[places.held])
+        slots = place[:, None] * self._lanes + np.arange(self._lanes)
+        operands = np.repeat(part, self._lanes)
+        table = np.stack([operands, np.where(operands >= 0, slots.ravel(), 0)])
+        op = he.Refresh(
+            xs=tuple(source.packed.parts[i].value for i in used),
+            period=table.shape[1],
+            gather=self._build.constant(table.astype(np.float64), "gather"),
+            mask_bits=source.mask_bits,
+            group=source.group,
+        )
+        return self._label(self._build.emit(op, "fresh"), places).value
 
     def _pooled(self, term: Term) -> Term:
         """Add up the ciphertexts of an operand and fold its phases."""
         source, pool = term.source, term.pool
-        if isinstance(source, Model) or pool is None:
+        if isinstance(source, Free) or pool is None:
             return term
         folded = pool.folded(source.places)
         if folded is None:
@@ -212,7 +241,8 @@ class Packer:
             # A map of zeros still gives a ciphertext, so that it hides that it is one.
             groups = self._zeros(terms[0], target)
         total: Value | None = None
-        for length, products in sorted(groups.items()):
+        reached = 0
+        for length, products in sorted(groups.items(), reverse=True):
             table = self._widen(np.stack([row for _, row in products]))
             op = he.SumMulPlain(
                 xs=tuple(value for value, _ in products),
@@ -220,10 +250,14 @@ class Packer:
                 period=table.shape[1],
                 location=location,
             )
-            value = self._fold(self._build.emit(op), length, target.places.period)
-            total = value if total is None else self._build.emit(he.Add(x=total, y=value))
+            value = self._build.emit(op)
+            if total is not None:
+                folded = self._fold(total, reached, length)
+                value = self._build.emit(he.Add(x=folded, y=value))
+            total, reached = value, length
         if total is None:
             raise PassError(f"lower-to-slots: the linear map '{location}' has no operand")
+        total = self._fold(total, reached, target.places.period)
         for bit in reversed(range(target.low)):
             total = self._build.emit(he.Add(x=total, y=self._rotate(total, 1 << bit)))
         return total
@@ -234,10 +268,10 @@ class Packer:
         taps = gather_taps(term.linear, target, term.chunks)
         if not len(taps.entries.value):
             return (), taps.entries
-        return tuple(self._declare(term.source, p) for p in taps.places), taps.entries
+        return self.fitted(term.source, Fit(taps.places)).parts, taps.entries
 
     def _zeros(self, term: Term, target: Target) -> dict[int, list[tuple[Value, Array]]]:
-        packed = term.source if isinstance(term.source, Packed) else self.input(term.source)
+        packed = term.source if isinstance(term.source, Packed) else self.ordered(term.source)
         part = packed.parts[0]
         length = max(part.places.period, target.places.period)
         return {length: [(part.value, np.zeros(length))]}

@@ -16,6 +16,9 @@ PRIMES_PER_LEVEL = 0.6
 MOST_PRIMES = 6
 """Primes of a ciphertext at most, as plans with refreshes have them."""
 
+PRIMES_AT_REFRESH = 2
+"""Primes left of what is handed over for a refresh, as masks of 40 bits need them."""
+
 SCALAR_SHARE = 0.1
 """Cost of a product with one number beside a product with a vector: it is part of a matrix."""
 
@@ -66,9 +69,24 @@ class Prices:
         size = 2 * self.primes(depth) * self.ring * 8
         return ciphertexts * (self.weighing.client * seconds + self.weighing.byte * size)
 
+    def handed(self, ciphertexts: int) -> float:
+        """Price of ciphertexts that go to the key holder, masked."""
+        names, primes = ("encode", "add_plain", "save"), PRIMES_AT_REFRESH
+        own = sum(self.cost.seconds(name, self.ring, primes) for name in names)
+        opened = sum(self.cost.seconds(n, self.ring, primes) for n in ("load", "decrypt", "decode"))
+        size = 2 * primes * self.ring * 8
+        return ciphertexts * (own + self.weighing.client * opened + self.weighing.byte * size)
+
+    def returned(self, ciphertexts: int, depth: int) -> float:
+        """Price of ciphertexts that come back from the key holder."""
+        own = sum(self.of(name, depth) for name in ("load", "encode", "add_plain"))
+        made = sum(self.of(name, depth) for name in ("encode", "encrypt_symmetric", "save"))
+        size = self.primes(depth) * self.ring * 8
+        return ciphertexts * (own + self.weighing.client * made + self.weighing.byte * size)
+
 
 def remaining_levels(program: Program) -> Mapping[str, int]:
-    """Levels between each value of a tensor program and the outputs."""
+    """Levels between each value of a tensor program and the outputs, or the next refresh."""
     levels: dict[str, int] = {}
     for op in reversed(program.operations):
         own = levels.get(op.result.name, 0) if op.result is not None else 0
@@ -77,6 +95,8 @@ def remaining_levels(program: Program) -> Mapping[str, int]:
                 own += 1
             case tensor.Polynomial():
                 own += max(op.degree, 1).bit_length()
+            case move.Refresh():
+                own = PRIMES_AT_REFRESH
         for value in op.operands:
             levels[value.name] = max(levels.get(value.name, 0), own)
     return levels

@@ -1,9 +1,9 @@
-"""Search for layouts: which target each linear map of a program gets, and what the client packs."""
+"""Search for layouts: which target each linear map gets, and how free tensors are packed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,47 +15,28 @@ from hecompile.ir.program import Program
 from hecompile.packing import targets as goals
 from hecompile.packing.demand import Source, demand
 from hecompile.packing.places import Places, alignment, in_order, joined
+from hecompile.packing.plans import (
+    Choice,
+    Decisions,
+    Placement,
+    State,
+    placement_key,
+    prune,
+    use_of,
+)
 from hecompile.packing.pools import Pool, find_pool
 from hecompile.packing.price import Prices, remaining_levels
+from hecompile.packing.sources import Fit, Free, as_needed
 from hecompile.packing.views import contiguous_range
 
 BEAM = 4
-"""Plans that are followed at once."""
+"""Plans that are followed beyond a linear map or a refresh."""
+
+WIDE = 16
+"""Plans that are followed at once until then."""
 
 _REPACKING = 40
 """Rotations that operands which do not meet slot by slot are priced at."""
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """How one linear map is computed.
-
-    Attributes:
-        targets: of the result, a ciphertext each.
-        chunks: by operand that the client packs for this map: products that share a ciphertext.
-        pools: by operand whose elements are added up first: the groups.
-    """
-
-    targets: goals.Targets
-    chunks: Mapping[int, int] = field(default_factory=dict)
-    pools: Mapping[int, Pool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    """A plan so far.
-
-    Attributes:
-        places: of the live values.
-        choices: made so far.
-        price: of all that.
-        ordered: names of the inputs that are packed in order of their elements.
-    """
-
-    places: Mapping[str, tuple[Places, ...]] = field(default_factory=dict)
-    choices: Mapping[str, Choice] = field(default_factory=dict)
-    price: float = 0.0
-    ordered: frozenset[str] = frozenset()
 
 
 class LayoutSearch:
@@ -78,78 +59,166 @@ class LayoutSearch:
         self._prices = prices
         self._depth = remaining_levels(program)
         self._last = program.last_uses
+        self._sizes = {
+            op.defined.name: tensor.tensor_type(op.defined).size
+            for op in program
+            if isinstance(op, tensor.Input | move.Refresh)
+        }
         self._maps: dict[str, SparseMap] = {}
         self._pools: dict[str, Pool | None] = {}
         self._memory: dict[object, float] = {}
+        self._steps: dict[object, list[tuple[int, int]] | None] = {}
 
-    def best(self) -> tuple[Mapping[str, Choice], float]:
-        """The cheapest choices found, by the name of each map's result, and their price."""
-        states = [_State()]
+    def best(self) -> tuple[Decisions, float]:
+        """The cheapest decisions found, and their price."""
+        states = [State()]
         for position, op in enumerate(self._program):
-            if isinstance(op, move.Affine):
-                grown = [new for state in states for new in self._affine(op, state)]
-                states = _prune(grown)
-            else:
-                states = [self._follow(op, state) for state in states]
-            states = [self._forget(state, op, position) for state in states]
+            grown = (new for state in states for new in self._grow(op, state))
+            forgotten = [self._forget(state, op, position) for state in grown]
+            narrow = isinstance(op, move.Affine | move.Refresh)
+            states = prune(forgotten, BEAM if narrow else WIDE)
         found = min(states, key=lambda state: state.price)
-        return found.choices, found.price
+        return found.decisions, found.price
 
-    def _forget(self, state: _State, op: Operation, position: int) -> _State:
+    def _forget(self, state: State, op: Operation, position: int) -> State:
         dead = {v.name for v in op.operands if self._last[v.name] <= position}
         if not dead:
             return state
         return replace(state, places={k: v for k, v in state.places.items() if k not in dead})
 
-    def _follow(self, op: Operation, state: _State) -> _State:
-        """Places of what works slot by slot."""
-        if not isinstance(op, move.Reshape):
-            state = self._read(op.operands, state)
-        if isinstance(op, tensor.Output):
-            return self._leave(op, state)
-        if op.result is None or isinstance(op, tensor.ConstantTensor):
-            return state
-        name, depth = op.result.name, self._depth.get(op.result.name, 0)
+    def _grow(self, op: Operation, state: State) -> Iterator[State]:
+        """Every way to go on."""
+        match op:
+            case move.Affine():
+                yield from self._affine(op, state)
+            case tensor.Output():
+                for ready in self._settled(op, 0, state):
+                    yield self._leave(op, ready)
+            case tensor.Mul() | tensor.Add() | tensor.Sub():
+                for ready in self._pairs(op, state):
+                    yield self._meet(op, ready)
+            case tensor.Polynomial() | tensor.Neg():
+                for ready in self._settled(op, 0, state):
+                    yield self._single(op, ready)
+            case tensor.ConstantTensor():
+                yield state
+            case _:
+                yield self._renamed(op, state)
+
+    def _renamed(self, op: Operation, state: State) -> State:
+        """What costs nothing by itself: inputs, refreshes, views."""
+        placement: Placement
         price = 0.0
+        name = op.defined.name
         match op:
             case tensor.Input():
-                size = tensor.tensor_type(op.result).size
-                places = tuple(t.places for t in goals.natural(size, self._capacity))
+                placement = Free(name, 0, tensor.tensor_type(op.defined).size)
+            case move.Refresh():
+                before = state.places[op.x.name]
+                price = 0.0 if isinstance(before, Free) else self._prices.handed(len(before))
+                placement = Free(name, 0, tensor.tensor_type(op.defined).size)
             case move.Slice():
                 start, count = contiguous_range(op)
-                views = (p.view(start, count) for p in state.places[op.x.name])
-                places = tuple(v for v in views if v is not None)
-            case tensor.Mul() | tensor.Add() | tensor.Sub():
-                places, price = self._meet(op, state, depth)
-            case tensor.Polynomial():
-                places = state.places[op.x.name]
-                products = max(1, int(np.ceil(2 * np.sqrt(op.degree)))) if op.degree > 1 else 0
-                price = len(places) * products * self._prices.square(depth + 1)
+                placement = _viewed(state.places[op.x.name], start, count)
             case _:
-                places = state.places[op.operands[0].name]
-        return replace(state, places={**state.places, name: places}, price=state.price + price)
+                placement = state.places[op.operands[0].name]
+        return replace(state, places={**state.places, name: placement}, price=state.price + price)
 
-    def _read(self, values: Iterable[Value], state: _State) -> _State:
-        """Pay for the ciphertexts of inputs that are read in order of their elements."""
-        for value in values:
-            name = self._input(value)
-            if name is not None and name not in state.ordered:
-                parts = goals.natural(tensor.tensor_type(value).size, self._capacity)
-                price = self._prices.packed(len(parts), self._depth[name])
-                state = replace(state, ordered=state.ordered | {name}, price=state.price + price)
-        return state
+    def _settled(self, op: Operation, operand: int, state: State) -> Iterator[State]:
+        """Plans in which an operand has a place."""
+        value = op.operands[operand]
+        placement = state.places[value.name]
+        if not isinstance(placement, Free):
+            yield state
+            return
+        for fit in self._fits(op, placement):
+            yield self._fit(op, operand, fit, state)
 
-    def _meet(
-        self, op: tensor.Mul | tensor.Add | tensor.Sub, state: _State, depth: int
-    ) -> tuple[tuple[Places, ...], float]:
-        x, y = state.places[op.x.name], state.places[op.y.name]
+    def _fits(self, op: Operation, free: Free) -> Iterator[Fit]:
+        """Where to put a free operand: in order, within its tensor, or as later maps like it."""
+        yield self._in_order(free.size)
+        whole = self._whole(free)
+        if whole is not None:
+            yield whole
+        if op.result is None:
+            return
+        for reader, _ in self._readers(op.result):
+            rows = tensor.tensor_type(reader.defined).size
+            for places in goals.replicas(free.size, self._capacity, rows):
+                yield Fit((places,))
+
+    def _in_order(self, size: int) -> Fit:
+        return Fit(tuple(t.places for t in goals.natural(size, self._capacity)))
+
+    def _whole(self, free: Free) -> Fit | None:
+        size = self._sizes[free.source]
+        if size == free.size:
+            return None
+        placement = _viewed(self._in_order(size).places, free.start, free.size)
+        return None if isinstance(placement, Free) else Fit(placement, whole=True)
+
+    def _fit(self, op: Operation, operand: int, fit: Fit, state: State) -> State:
+        """Put a free operand somewhere; it stays free for others."""
+        value = op.operands[operand]
+        free = state.places[value.name]
+        if not isinstance(free, Free):
+            return state
+        paid = self._pack(free, fit, self._depth.get(value.name, 0), state)
+        fits = {**paid.decisions.fits, use_of(op, operand): fit}
+        return replace(paid, decisions=replace(paid.decisions, fits=fits))
+
+    def _pack(self, free: Free, fit: Fit, depth: int, state: State) -> State:
+        """Pay for the ciphertexts of a fit that are not there yet."""
+        if fit.whole:
+            free = Free(free.source, 0, self._sizes[free.source])
+            fit = self._in_order(free.size)
+        needed = {(free.source, free.within(places).key) for places in fit.places}
+        new = needed - state.packed
+        if not new:
+            return state
+        source = self._program.definitions[free.source]
+        pay = self._prices.packed if isinstance(source, tensor.Input) else self._prices.returned
+        price = state.price + pay(len(new), depth)
+        return replace(state, packed=state.packed | new, price=price)
+
+    def _place(self, op: Operation, operand: int, state: State) -> tuple[Places, ...]:
+        """Where an operand is, once it is settled."""
+        placement = state.places[op.operands[operand].name]
+        if isinstance(placement, Free):
+            return state.decisions.fits[use_of(op, operand)].places
+        return placement
+
+    def _pairs(self, op: tensor.Mul | tensor.Add | tensor.Sub, state: State) -> Iterator[State]:
+        """Plans in which both operands have a place: what is free goes where the other one is."""
+        free = [isinstance(state.places[v.name], Free) for v in (op.x, op.y)]
+        if free == [True, True]:
+            x, y = (state.places[v.name] for v in (op.x, op.y))
+            if isinstance(x, Free):
+                for fit in self._fits(op, x):
+                    first = self._fit(op, 0, fit, state)
+                    yield self._fit(op, 1, Fit(tuple(map(as_needed, fit.places))), first)
+            if isinstance(y, Free) and (whole := self._whole(y)) is not None:
+                last = self._fit(op, 1, whole, state)
+                yield self._fit(op, 0, Fit(tuple(map(as_needed, whole.places))), last)
+                yield from self._settled(op, 0, last)
+            return
+        for operand in (0, 1):
+            if free[operand]:
+                other = self._place(op, 1 - operand, state)
+                yield self._fit(op, operand, Fit(tuple(map(as_needed, other))), state)
+                yield from self._settled(op, operand, state)
+        if not any(free):
+            yield state
+
+    def _meet(self, op: tensor.Mul | tensor.Add | tensor.Sub, state: State) -> State:
+        x, y = self._place(op, 0, state), self._place(op, 1, state)
+        depth = self._depth.get(op.defined.name, 0)
         product = isinstance(op, tensor.Mul)
         price, rotate = 0.0, self._prices.of("rotate", depth + 1)
-        steps = alignment(x, y)
+        steps = self._alignment(x, y)
         if steps is None:
             price = (len(x) + len(y)) * _REPACKING * rotate
-            size = tensor.tensor_type(op.x).size
-            x = y = tuple(t.places for t in goals.natural(size, self._capacity))
+            x = y = self._in_order(tensor.tensor_type(op.x).size).places
             steps = [(0, 0)] * len(x)
         price += sum(left + right > 0 for left, right in steps) * rotate
         price += len(x) * self._prices.square(depth + 1) * product
@@ -157,36 +226,61 @@ class LayoutSearch:
             joined(a.turned(left), b.turned(right), product)
             for a, b, (left, right) in zip(x, y, steps, strict=True)
         )
-        return places, price
+        return self._with(state, op.defined.name, places, price)
 
-    def _leave(self, op: tensor.Output, state: _State) -> _State:
+    def _alignment(
+        self, x: tuple[Places, ...], y: tuple[Places, ...]
+    ) -> list[tuple[int, int]] | None:
+        """As `places.alignment`, each once."""
+        key = tuple(p.key for p in x), tuple(p.key for p in y)
+        if key not in self._steps:
+            self._steps[key] = alignment(x, y)
+        return self._steps[key]
+
+    def _single(self, op: tensor.Polynomial | tensor.Neg, state: State) -> State:
+        places = self._place(op, 0, state)
+        price = 0.0
+        if isinstance(op, tensor.Polynomial) and op.degree > 1:
+            products = max(1, int(np.ceil(2 * np.sqrt(op.degree))))
+            depth = self._depth.get(op.defined.name, 0)
+            price = len(places) * products * self._prices.square(depth + 1)
+        return self._with(state, op.defined.name, places, price)
+
+    def _with(self, state: State, name: str, places: tuple[Places, ...], price: float) -> State:
+        return replace(state, places={**state.places, name: places}, price=state.price + price)
+
+    def _leave(self, op: tensor.Output, state: State) -> State:
         """Outputs that no layouts describe are packed anew."""
-        parts = state.places[op.x.name]
+        parts = self._place(op, 0, state)
         if in_order(parts):
             return state
         price = len(parts) * _REPACKING * self._prices.of("rotate", 1)
         return replace(state, price=state.price + price)
 
-    def _affine(self, op: move.Affine, state: _State) -> Iterator[_State]:
+    def _affine(self, op: move.Affine, state: State) -> Iterator[State]:
         name = op.defined.name
         for choice in self._choices(op, state):
-            price = self._price(op, choice, state)
-            places = tuple(t.places for t in choice.targets)
-            rest = self._read((x for i, x in enumerate(op.xs) if i not in choice.chunks), state)
+            rest = state
+            for i, x in enumerate(op.xs):
+                free = state.places[x.name]
+                if isinstance(free, Free) and i not in choice.chunks:
+                    depth = self._depth.get(x.name, 0)
+                    rest = self._pack(free, self._in_order(free.size), depth, rest)
+            choices = {**rest.decisions.choices, name: choice}
             yield replace(
                 rest,
-                places={**state.places, name: places},
-                choices={**state.choices, name: choice},
-                price=rest.price + price,
+                places={**state.places, name: tuple(t.places for t in choice.targets)},
+                decisions=replace(rest.decisions, choices=choices),
+                price=rest.price + self._price(op, choice, state),
             )
 
-    def _choices(self, op: move.Affine, state: _State) -> Iterator[Choice]:
+    def _choices(self, op: move.Affine, state: State) -> Iterator[Choice]:
         size = tensor.tensor_type(op.defined).size
-        inputs = {i for i, x in enumerate(op.xs) if self._input(x) is not None}
+        inputs = {i for i, x in enumerate(op.xs) if isinstance(state.places[x.name], Free)}
         pools = {
             i: pool
             for i, x in enumerate(op.xs)
-            if (pool := self._pool(op.maps[i])) and pool.folded(state.places[x.name])
+            if (pool := self._pool(op.maps[i])) and pool.folded(self._parts(x, state))
         }
         for chosen in ({}, pools) if pools else ({},):
             for proposal in self._proposals(op, state, chosen):
@@ -200,13 +294,13 @@ class LayoutSearch:
                     yield Choice(proposal, dict.fromkeys(inputs, chunks))
 
     def _proposals(
-        self, op: move.Affine, state: _State, pools: Mapping[int, Pool]
+        self, op: move.Affine, state: State, pools: Mapping[int, Pool]
     ) -> Iterator[goals.Targets]:
         """Targets for any operands: orders with strides, and the operands' own grids."""
         size = tensor.tensor_type(op.defined).size
         yield from goals.strided(size, self._capacity)
         for i, x in enumerate(op.xs):
-            grid, linear = state.places[x.name], self._map(op.maps[i])
+            grid, linear = self._parts(x, state), self._map(op.maps[i])
             folded = pools[i].folded(grid) if i in pools else None
             if folded is not None:
                 grid, linear = (folded,), pools[i].reduce(linear)
@@ -245,12 +339,14 @@ class LayoutSearch:
         period = max(t.places.period for t in proposal)
         return [1 << k for k in range((self._capacity // period).bit_length())]
 
-    def _input(self, x: Value) -> str | None:
-        """Name of the input that a value is but for its shape; None for other values."""
-        source = self._program.definitions[x.name]
-        while isinstance(source, move.Reshape):
-            source = self._program.definitions[source.x.name]
-        return source.defined.name if isinstance(source, tensor.Input) else None
+    def _parts(self, x: Value, state: State) -> tuple[Places, ...]:
+        """Where an operand of a map is; in order if it is free."""
+        placement = state.places[x.name]
+        return self._in_order(placement.size).places if isinstance(placement, Free) else placement
+
+    def _key(self, x: Value, state: State) -> object:
+        """Equal for operands of a map that are placed alike."""
+        return placement_key(self._parts(x, state))
 
     def _map(self, symbol: str) -> SparseMap:
         if symbol not in self._maps:
@@ -262,15 +358,20 @@ class LayoutSearch:
             self._pools[symbol] = find_pool(self._map(symbol))
         return self._pools[symbol]
 
-    def _price(self, op: move.Affine, choice: Choice, state: _State) -> float:
+    def _price(self, op: move.Affine, choice: Choice, state: State) -> float:
         depth = self._depth.get(op.defined.name, 0)
+        # Steps of a recurrent layer share patterns, not weights; what is gathered costs by count.
+        patterns = (
+            self._map(symbol).row_counts if i in choice.chunks else self._map(symbol).pattern
+            for i, symbol in enumerate(op.maps)
+        )
         key = (
-            op.maps,
+            tuple(patterns),
+            tuple(op.maps[i] for i in choice.pools),
             depth,
             tuple(t.key for t in choice.targets),
             tuple(choice.chunks.items()),
-            tuple(choice.pools),
-            tuple(p.key for x in op.xs for p in state.places[x.name]),
+            tuple(self._key(x, state) for i, x in enumerate(op.xs) if i not in choice.chunks),
         )
         if key not in self._memory:
             sources = [self._source(i, op, choice, state) for i in range(len(op.xs))]
@@ -278,10 +379,10 @@ class LayoutSearch:
             self._memory[key] = price + self._pooling(op, choice, state, depth + 1)
         return self._memory[key]
 
-    def _source(self, i: int, op: move.Affine, choice: Choice, state: _State) -> Source:
+    def _source(self, i: int, op: move.Affine, choice: Choice, state: State) -> Source:
         """What a map reads of one operand, pooled where the choice says so."""
         x, linear = op.xs[i], self._map(op.maps[i])
-        parts, size = state.places[x.name], tensor.tensor_type(x).size
+        parts, size = self._parts(x, state), tensor.tensor_type(x).size
         if i in choice.chunks:
             return Source(linear, parts, size, choice.chunks[i])
         pool = choice.pools.get(i)
@@ -290,11 +391,11 @@ class LayoutSearch:
             return Source(linear, parts, size)
         return Source(pool.reduce(linear), (folded,), pool.groups)
 
-    def _pooling(self, op: move.Affine, choice: Choice, state: _State, depth: int) -> float:
+    def _pooling(self, op: move.Affine, choice: Choice, state: State, depth: int) -> float:
         """Price of adding up elements before the products."""
         rotations = additions = 0
         for i, pool in choice.pools.items():
-            parts = state.places[op.xs[i].name]
+            parts = self._parts(op.xs[i], state)
             if i not in choice.chunks:
                 additions += pool.size.bit_length() - 1
                 rotations += (pool.size // len(parts)).bit_length() - 1
@@ -302,12 +403,9 @@ class LayoutSearch:
         return rotations * rotate + additions * add
 
 
-def _prune(states: list[_State]) -> list[_State]:
-    """The cheapest plans, one for each set of placements."""
-    kept: dict[object, _State] = {}
-    for state in sorted(states, key=lambda s: s.price):
-        live = tuple((name, tuple(p.key for p in places)) for name, places in state.places.items())
-        kept.setdefault(live, state)
-        if len(kept) == BEAM:
-            break
-    return list(kept.values())
+def _viewed(placement: Placement, start: int, count: int) -> Placement:
+    """A run of a tensor's elements, without an operation."""
+    if isinstance(placement, Free):
+        return placement.view(start, count)
+    views = (p.view(start, count) for p in placement)
+    return tuple(v for v in views if v is not None)

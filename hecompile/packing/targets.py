@@ -92,6 +92,26 @@ def turned_copies(size: int, capacity: int, rows: int) -> Iterator[Targets]:
         copies *= 2
 
 
+def replicas(size: int, capacity: int, rows: int) -> Iterator[Places]:
+    """Copies of an operand that somebody packs, such that a map of `rows` rows turns it less.
+
+    Where the map has no more rows than columns, these are `turned_copies`. Else every block of as
+    many places as the result holds the operand again and again, and c blocks follow each other,
+    each turned by 1/c of it: then a row finds c columns at its own place, and the others by
+    turning; the c partial sums are folded.
+    """
+    period, block = power_of_two(size), power_of_two(rows)
+    if block <= period:
+        yield from (targets[0].places for targets in turned_copies(size, capacity, rows))
+        return
+    copies = 1
+    while copies <= min(period, capacity // block):
+        index = np.arange(copies * block)
+        elements = (index + index // block * (period // copies)) % period
+        yield Places(np.where(elements < size, elements, NOTHING))
+        copies *= 2
+
+
 def phased(pool: Pool, shape: Sequence[int], capacity: int) -> Iterator[Targets]:
     """For results whose operands the client packs: what the next map pools lies in phases."""
     leading = {1, *(int(np.prod(shape[:axis])) for axis in range(1, len(shape)))}

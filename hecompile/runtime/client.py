@@ -16,7 +16,7 @@ from hecompile.runtime.envelope import Header, Kind, new_session, seal_envelope
 from hecompile.runtime.guard import Guard, OpenGuard
 from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import PublicKey
-from hecompile.runtime.packing import gather, pack
+from hecompile.runtime.packing import place
 from hecompile.runtime.ranges import OutsideWarning, no_warning
 from hecompile.runtime.spec import CipherSpec, ClientSpec, InputSpec
 from hecompile.runtime.wire import ciphertext_bytes
@@ -105,12 +105,10 @@ class Client:
                 f"input '{entry.label}' holds {worst:.4g}, which does not fit the encryption"
                 f" (below {limit:.4g}); check the unit of the samples."
             )
-        if cipher.gather is not None:
-            slots = gather(rows, cipher.gather, cipher.stride)
-        elif cipher.layout is not None:
-            slots = pack(rows, cipher.layout, cipher.period)
-        else:
+        where = cipher.layout if cipher.gather is None else cipher.gather
+        if where is None:
             raise IntegrityError(f"the layout of {cipher.name} is missing; compile again.")
+        slots = place(rows, where, cipher.stride, cipher.period)
         plain = self._context.encode(slots, cipher.level, cipher.scale)
         encrypted = seal.Ciphertext()
         self._encryptor.encrypt(plain, encrypted)

@@ -13,6 +13,26 @@ from hecompile.ir.types import Layout
 Array = NDArray[np.float64]
 
 
+def place(samples: Array, where: Layout | Sequence[int] | Array, stride: int, period: int) -> Array:
+    """Fill one period of slots as a layout says, or as a list of the element of each place.
+
+    Args:
+        samples: (..., batch, elements), the whole flattened tensor of each packed sample.
+        where: which elements go where.
+        stride: slots of a place, where a list says it.
+        period: slots after which the packed vector repeats, where a layout says it.
+
+    Returns:
+        Slots (..., period).
+
+    Raises:
+        InputError: the samples do not fit.
+    """
+    if isinstance(where, Layout):
+        return pack(samples, where, period)
+    return gather(samples, where, stride)
+
+
 def pack(samples: Array, layout: Layout, period: int) -> Array:
     """Place the elements that a layout names into one period of slots; other slots are zero.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from hecompile.calibration import Calibration
 from hecompile.config import CompileOptions
-from hecompile.errorbudget import ErrorBudget
+from hecompile.errorbudget import Reference
 from hecompile.errors import HecompileError, InputError, UnsupportedError
 from hecompile.frontend import import_onnx
 from hecompile.interpret.slots import run_program_slots
@@ -105,7 +105,7 @@ def _difference(test: NodeTest, program: Program, samples: Mapping[str, Array]) 
         change = np.abs(raw[label] - exact) / np.maximum(1.0, np.abs(exact))
         if not change.max(initial=0.0) <= PACKING:
             return f"packing changes {label} by {change.max():.2g}"
-    budget = ErrorBudget.of(program, polynomial, Calibration(samples, samples))
+    budget = Reference.of(program, Calibration(samples, samples)).budget(polynomial)
     if not budget.approximation <= budget.magnitude:
         return f"polynomials change the outputs by up to {budget.approximation:.2g}"
     return compare(test, program, raw, budget.approximation)

@@ -15,6 +15,7 @@ import pytest
 
 from hecompile.errors import HecompileError, ProgramError
 from hecompile.ir import he_ops as he
+from hecompile.ir.operation import Value
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, Layout
 from hecompile.numeric.cost import DEFAULT_COST_MODEL
@@ -38,9 +39,8 @@ from tests.encrypted.runtime_programs import MEDIUM, Writer, matrix_program, ref
 X = np.random.default_rng(0).normal(size=(1, 8))
 
 
-def wide_program() -> Program:
-    """y = sum over k of (rotate(x, k) * rotate(x, k)), each product by itself, then a refresh."""
-    write = Writer(MEDIUM, "wide")
+def sum_of_squares(write: Writer) -> tuple[Value, Value]:
+    """An input x of 8 slots, and the sum of the squares of its seven rotations."""
     x = write.input("x", 8, 8, 3)
     parts = []
     for k in range(1, 8):
@@ -49,7 +49,14 @@ def wide_program() -> Program:
         parts.append(write.rescale(square))
     total = parts[0]
     for part in parts[1:]:
-        total = write.same(he.Add(x=total, y=part))
+        total = write.same(he.Add(x=total, y=part), layout=Layout(0, 8))
+    return x, total
+
+
+def wide_program() -> Program:
+    """As `single_program`, then a refresh, and two outputs."""
+    write = Writer(MEDIUM, "wide")
+    x, total = sum_of_squares(write)
     fresh = write.emit(
         he.Refresh(xs=(total,), mask_bits=10, group=0), *write.facts(total), bound=64.0
     )
@@ -62,18 +69,9 @@ def wide_program() -> Program:
 
 
 def single_program() -> Program:
-    """As `wide_program` without the refresh, and with one output."""
+    """y = sum over k of (rotate(x, k) * rotate(x, k)), each product by itself."""
     write = Writer(MEDIUM, "single")
-    x = write.input("x", 8, 8, 3)
-    parts = []
-    for k in range(1, 8):
-        turned = write.same(he.Rotate(x=x, steps=k))
-        square = write.same(he.Relinearize(x=write.mul(turned, turned)), polynomials=2)
-        parts.append(write.rescale(square))
-    total = parts[0]
-    for part in parts[1:-1]:
-        total = write.same(he.Add(x=total, y=part))
-    total = write.same(he.Add(x=total, y=parts[-1]), layout=Layout(0, 8))
+    _, total = sum_of_squares(write)
     write.output([total], "y", 8)
     return write.finish()
 

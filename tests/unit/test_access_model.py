@@ -58,7 +58,7 @@ def test_nothing_but_encryption_applies_to_it() -> None:
 
 
 def test_plain_weights_are_no_object() -> None:
-    with pytest.raises(InputError, match=r"line 1\d.*'model' does not exist.*--encrypt-model"):
+    with pytest.raises(InputError, match=r"line 1\d.*'model' is encrypted.*--encrypt-model"):
         check(POLICY, False)
 
 

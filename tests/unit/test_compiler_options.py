@@ -7,10 +7,25 @@ import math
 
 import pytest
 
-from hecompile.config import CompileOptions, parse_size
+from hecompile.config import CompileOptions, parse_bandwidth, parse_size
 from hecompile.errors import CompileError, UsageError
-from hecompile.estimate import ROUND_TRIP_SECONDS, Estimate
+from hecompile.estimate import Estimate
 from hecompile.pipelines import checks, slot_pipeline, slot_planning, tensor_pipeline
+from hecompile.segments import Segment
+
+SEGMENT = Segment(
+    levels=2,
+    start_primes=4,
+    end_primes=2,
+    operations=100,
+    key_switches=10,
+    evaluator_seconds=0.1,
+    requests=1,
+    responses=2,
+    request_bytes=200_000,
+    response_bytes=300_000,
+    client_seconds=0.2,
+)
 
 COSTS = Estimate(
     op_counts={},
@@ -29,6 +44,7 @@ COSTS = Estimate(
     evaluation_key_bytes=50_000_000,
     upload_bytes=15_000_000,
     download_bytes=10_000_000,
+    segments=(SEGMENT,) * 10,
 )
 
 
@@ -37,8 +53,13 @@ COSTS = Estimate(
     [
         ("batch", 0, "--batch is 1 or more, not 0"),
         ("refresh", "maybe", "--refresh is auto, never, client, not 'maybe'"),
-        ("mask_bits", -1, "--mask-bits is between 0 and 48, not -1"),
-        ("mask_bits", 49, "--mask-bits is between 0 and 48, not 49"),
+        ("mask_bits", -1, "--mask-bits is between 0 and 64, not -1"),
+        ("mask_bits", 65, "--mask-bits is between 0 and 64, not 65"),
+        ("rtt", -0.1, "--rtt is 0 seconds or more, not -0.1"),
+        ("rtt", math.nan, "--rtt is 0 seconds or more, not nan"),
+        ("bandwidth", 0.0, "--bandwidth is above 0 bits per second, not 0"),
+        ("bandwidth", math.inf, "--bandwidth is above 0 bits per second, not inf"),
+        ("max_refreshes", -1, "--max-refreshes is 0 or more, not -1"),
         ("method", "taylor", "not 'taylor'"),
         ("ring", 2048, "--ring is one of 4096, 8192, 16384, 32768"),
         ("optimize", "speed", "--optimize is latency, throughput, client, keys, not 'speed'"),
@@ -62,14 +83,27 @@ def test_no_shapes_are_none() -> None:
 
 
 def test_latency_counts_rounds_unless_the_client_offers_them() -> None:
-    rounds = 10 * ROUND_TRIP_SECONDS
-    assert CompileOptions(refresh="auto").price(COSTS) == pytest.approx(1.0 + 0.2 + rounds)
+    # Ten rounds of 50 ms; 5 MB at 100 Mbit/s.
+    assert CompileOptions(refresh="auto").price(COSTS) == pytest.approx(1.0 + 0.2 + 0.5 + 0.4)
     assert CompileOptions(refresh="client").price(COSTS) == 1.0
+
+
+def test_latency_is_that_of_the_line() -> None:
+    near = CompileOptions(rtt=0.001, bandwidth=1e9)
+    assert near.price(COSTS) == pytest.approx(1.0 + 0.2 + 0.01 + 0.04)
+    far = CompileOptions(rtt=0.2, bandwidth=1e6)
+    assert far.price(COSTS) == pytest.approx(1.0 + 0.2 + 2.0 + 40.0)
+    many = dataclasses.replace(COSTS, evaluator_seconds=0.5)
+    few = dataclasses.replace(COSTS, refreshes=1, segments=(SEGMENT,), evaluator_seconds=1.5)
+    assert near.price(many) < near.price(few)
+    assert far.price(few) < far.price(many)
 
 
 def test_throughput_hardly_counts_the_client() -> None:
     found = CompileOptions(optimize="throughput").price(COSTS)
     assert found == pytest.approx(1.0 + 0.01 * (2.0 + 25e6 / 12.5e6))
+    slow = CompileOptions(optimize="throughput", bandwidth=10e6).price(COSTS)
+    assert slow == pytest.approx(1.0 + 0.01 * (2.0 + 20.0))
 
 
 def test_the_client_counts_its_seconds_and_bytes() -> None:
@@ -88,8 +122,8 @@ def test_keys_come_first_and_seconds_break_ties() -> None:
 
 @pytest.mark.parametrize("optimize", ["latency", "throughput", "client", "keys"])
 def test_a_plan_over_a_limit_has_no_price(optimize: str) -> None:
-    for limit in ("max_key_memory", "max_client_bytes"):
-        reached = {"max_key_memory": 50_000_000, "max_client_bytes": 25_000_000}[limit]
+    known = {"max_key_memory": 50_000_000, "max_client_bytes": 25_000_000, "max_refreshes": 10}
+    for limit, reached in known.items():
         fits = CompileOptions(optimize=optimize, **{limit: reached})  # type: ignore[arg-type]
         assert fits.price(COSTS) < math.inf
         fits.check_limits([COSTS])
@@ -114,6 +148,31 @@ def test_limits_kept_one_by_one_but_never_together_are_refused() -> None:
     few_bytes = dataclasses.replace(COSTS, upload_bytes=0)
     with pytest.raises(CompileError, match=r"--max-key-memory.*--max-client-bytes"):
         options.check_limits([small_keys, few_bytes])
+
+
+def test_too_many_rounds_are_refused_with_the_fewest_reached() -> None:
+    options = CompileOptions(max_refreshes=3)
+    fewer = dataclasses.replace(COSTS, refreshes=5)
+    with pytest.raises(CompileError) as caught:
+        options.check_limits([COSTS, fewer])
+    told = str(caught.value)
+    assert "--max-refreshes is 3, and the fewest reached is 5 rounds with the key holder" in told
+    assert "a larger --precision, or try a smaller --degree" in told
+    assert "--optimize" not in told
+    options.check_limits([COSTS, dataclasses.replace(COSTS, refreshes=3)])
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"), [("100Mbit", 100e6), ("1.5Gbit", 1.5e9), ("56 kbit", 56e3)]
+)
+def test_bandwidths(text: str, bits: float) -> None:
+    assert parse_bandwidth("--bandwidth", text) == bits
+
+
+@pytest.mark.parametrize("text", ["", "100", "100MB", "-1Mbit", "0Mbit", "1e3kbit", "Mbit", "nan"])
+def test_what_is_no_bandwidth(text: str) -> None:
+    with pytest.raises(UsageError, match="--bandwidth is bits per second such as 100Mbit"):
+        parse_bandwidth("--bandwidth", text)
 
 
 @pytest.mark.parametrize(

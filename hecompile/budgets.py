@@ -1,0 +1,117 @@
+"""How many levels the segments between refreshes may have on each ring, and what is worth a try."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from hecompile.config import CompileOptions
+from hecompile.cuts import CutPrices, Cuts, plan_cuts
+from hecompile.ir import movement_ops as move
+from hecompile.ir import tensor_ops as tensor
+from hecompile.ir.operation import Operation
+from hecompile.ir.program import Program
+from hecompile.numeric.cost import active_cost_model
+from hecompile.numeric.security import max_modulus_bits
+from hecompile.packing.depth import Levels
+
+SMALLEST_SCALE_BITS = 16
+"""Smallest scale that a plan without refreshes uses, bits."""
+
+USUAL_SCALE_BITS = 26
+"""Scale of a plan with refreshes, bits, by which it is judged whether segments fit a ring."""
+
+VALUE_BITS = 8
+"""Bits that a masked value and its period take beyond scale and mask."""
+
+MOST_TRIED = 2
+"""Budgets of one ring that are planned to the end."""
+
+WORTH_TRYING = 1.5
+"""Rough price, over that of the best, up to which a budget is planned."""
+
+_KEY_SWITCHES = 6
+"""Of a linear map, about."""
+
+_TENSOR_SECONDS = 0.02
+"""Of a tensor that crosses a cut, evaluator and key holder together, about."""
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentBudgets:
+    """Budgets of levels for one program; None stands for a plan without refreshes.
+
+    Attributes:
+        program: what is packed, tensor level.
+        options: limits and prices of rounds.
+    """
+
+    program: Program
+    options: CompileOptions
+    _known: dict[int, Cuts | None] = field(default_factory=dict, repr=False)
+
+    def on(self, ring: int) -> list[int | None]:
+        """Budgets that a ring has room for."""
+        bits = max_modulus_bits(ring)
+        found: list[int | None] = []
+        if (self._depth + 3) * SMALLEST_SCALE_BITS <= bits:
+            found.append(None)
+        if self.options.refresh == "never" or self.options.max_refreshes == 0:
+            return found
+        handed = self.options.mask_bits + USUAL_SCALE_BITS + VALUE_BITS
+        special = handed - USUAL_SCALE_BITS
+        most = (bits - handed - special) // USUAL_SCALE_BITS
+        return found + [n for n in range(1, min(most, self._depth - 1) + 1) if self._cuts(n)]
+
+    def worth_trying(self, ring: int, least: float) -> list[int | None]:
+        """The budgets of a ring that promise most, the best first.
+
+        Args:
+            ring: polynomial modulus degree.
+            least: price of the best plan so far.
+        """
+        rough = {levels: self._rough(ring, levels) for levels in self.on(ring)}
+        if None in rough and (self.options.refresh == "never" or len(rough) == 1):
+            return [None]
+        best = min(rough.values(), default=math.inf)
+        limit = WORTH_TRYING * min(best, least)
+        promising = sorted((n for n in rough if rough[n] <= limit), key=lambda n: rough[n])
+        return promising[:MOST_TRIED]
+
+    @cached_property
+    def _levels(self) -> Levels:
+        return Levels(self.program)
+
+    @cached_property
+    def _depth(self) -> int:
+        return self._levels.total()
+
+    def _cuts(self, levels: int) -> Cuts | None:
+        if levels not in self._known:
+            found = plan_cuts(self.program, levels, levels, CutPrices())
+            most = self.options.max_refreshes
+            many = found is not None and most is not None and len(found.places) > most
+            self._known[levels] = None if many else found
+        return self._known[levels]
+
+    def _rough(self, ring: int, levels: int | None) -> float:
+        """Seconds, as if every operation ran in the middle of its segment."""
+        deep = self._depth * 0.6 if levels is None else levels + 2
+        primes = max(1, round(1 + deep / 2))
+        each = active_cost_model().seconds("rotate", ring, primes)
+        seconds = each * sum(map(self._key_switches, self.program))
+        cuts = self._cuts(levels) if levels is not None else None
+        if cuts is None or self.options.refresh == "client":
+            return seconds
+        return seconds + len(cuts.places) * self.options.rtt + cuts.tensors * _TENSOR_SECONDS
+
+    def _key_switches(self, op: Operation) -> float:
+        match op:
+            case move.Affine():
+                return _KEY_SWITCHES
+            case tensor.Mul():
+                return 1
+            case tensor.Polynomial() if op.degree > 1:
+                return 2 * math.sqrt(op.degree) - 1
+        return 0

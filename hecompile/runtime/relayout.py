@@ -1,0 +1,150 @@
+"""Slots of integer polynomials and back, with so many bits that masks cost no precision.
+
+Key holder and evaluator compute the same function, one of m + r, the other of r. It is linear but
+for rounding errors of 2**-100 of the mask, so that their difference is the function of m. Its
+cosines are doubles: what they lack of the true ones is an error of 2**-50 of m, as both sides use
+the same. This module uses numpy only, so that generated programs can hold a copy of it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hecompile.runtime.wide import Double, Wide, nearest, product, total
+
+
+class Fourier:
+    """The canonical embedding of polynomials with 2P real coefficients, in P slots.
+
+    Slot j is the real part of the value at w**(3**j), w a primitive 4P-th root of unity, as in
+    SEAL. Values at w**e for all e = 1 modulo 4 come from X**P - w**P, which is split in two by
+    square roots of w**P, and so on.
+    """
+
+    def __init__(self, period: int) -> None:
+        """Prepare for P slots, a power of two."""
+        self.period = period
+        self._stages = []
+        exponents = np.array([period])
+        while len(exponents) < period:
+            halves = exponents // 2
+            turns = 2.0 * np.pi * halves / (4 * period)
+            parts = np.stack([np.cos(turns), np.sin(turns)])
+            self._stages.append(parts[:, None, None, :, None])
+            exponents = np.stack([halves, halves + 2 * period], axis=1).ravel()
+        place = np.empty(4 * period, dtype=np.int64)
+        # Conjugate roots have values with the same real part.
+        place[exponents] = place[-exponents] = np.arange(period)
+        powers = [pow(3, j, 4 * period) for j in range(period)]
+        self._places: NDArray[np.int64] = place[powers]
+
+    def slots(self, coefficients: Double) -> Double:
+        """Slots, shape (count, P), of polynomials, shape (count, 2P)."""
+        count = len(coefficients.high)
+        folded = (count, 2, self.period)
+        x = Double(
+            coefficients.high.reshape(folded).swapaxes(0, 1),
+            coefficients.low.reshape(folded).swapaxes(0, 1),
+        )
+        for parts in self._stages:
+            pairs = (2, count, parts.shape[3], 2, -1)
+            high, low = x.high.reshape(pairs), x.low.reshape(pairs)
+            even = Double(high[:, :, :, 0], low[:, :, :, 0])
+            odd = _turned(Double(high[:, :, :, 1], low[:, :, :, 1]), parts)
+            x = _joined(even, odd)
+        return Double(
+            x.high.reshape(folded[1], count, -1)[0][:, self._places],
+            x.low.reshape(folded[1], count, -1)[0][:, self._places],
+        )
+
+    def coefficients(self, slots: Double) -> Double:
+        """Polynomials with real slots, shape (count, 2P), from shape (count, P)."""
+        count, period = slots.high.shape
+        high, low = np.zeros((2, 2, count, period))
+        high[0][:, self._places], low[0][:, self._places] = slots.high, slots.low
+        x = Double(high / period, low / period)
+        for parts in reversed(self._stages):
+            pairs = (2, count, parts.shape[3], 2, -1)
+            high, low = x.high.reshape(pairs), x.low.reshape(pairs)
+            both = _joined(
+                Double(high[:, :, :, 0], low[:, :, :, 0]), Double(high[:, :, :, 1], low[:, :, :, 1])
+            )
+            back = parts * np.array([1.0, -1.0]).reshape(2, 1, 1, 1, 1)
+            odd = _turned(Double(both.high[:, :, :, 1], both.low[:, :, :, 1]), back)
+            x = both
+            x.high[:, :, :, 1], x.low[:, :, :, 1] = odd.high, odd.low
+        flat = (2, count, period)
+        return Double(
+            np.concatenate(list(x.high.reshape(flat)), axis=1),
+            np.concatenate(list(x.low.reshape(flat)), axis=1),
+        )
+
+
+def _turned(x: Double, parts: NDArray[np.float64]) -> Double:
+    """Products of complex numbers (real parts first) with cosines and sines."""
+    with_cosine, with_sine = product(x, parts[0]), product(x, parts[1])
+    sign = np.array([-1.0, 1.0]).reshape(2, *(1,) * (x.high.ndim - 1))
+    crossed = Double(with_sine.high[::-1] * sign, with_sine.low[::-1] * sign)
+    return total(with_cosine, crossed)
+
+
+def _joined(even: Double, odd: Double) -> Double:
+    """Their sum and difference, side by side."""
+    high = np.empty((*even.high.shape[:3], 2, even.high.shape[3]))
+    low = np.empty(high.shape)
+    for place, term in enumerate((odd, Double(-odd.high, -odd.low))):
+        found = total(even, term)
+        high[:, :, :, place], low[:, :, :, place] = found.high, found.low
+    return Double(high, low)
+
+
+@functools.cache
+def fourier(period: int) -> Fourier:
+    """The embedding in `period` slots, made once."""
+    return Fourier(period)
+
+
+class Pool:
+    """Slots of several polynomials, from which others are put together."""
+
+    def __init__(self, polynomials: Sequence[Double]) -> None:
+        """Take polynomials, of shape (2P,) each, P may differ."""
+        slots: list[Double] = [Double(np.zeros(1), np.zeros(1))] * (1 + len(polynomials))
+        sizes = [len(x.high) for x in polynomials]
+        for size in dict.fromkeys(sizes):
+            chosen = [n for n, found in enumerate(sizes) if found == size]
+            stacked = Double(
+                np.stack([polynomials[n].high for n in chosen]),
+                np.stack([polynomials[n].low for n in chosen]),
+            )
+            found = fourier(size // 2).slots(stacked)
+            for n, high, low in zip(chosen, found.high, found.low, strict=True):
+                slots[n + 1] = Double(high, low)
+        # The first slot is zero, for places that take nothing.
+        self._starts = np.cumsum([0, *(len(x.high) for x in slots)])[:-1]
+        self._high = np.concatenate([x.high for x in slots])
+        self._low = np.concatenate([x.low for x in slots])
+
+    def gather(
+        self, source: NDArray[np.int64], place: NDArray[np.int64], ratios: Sequence[float]
+    ) -> Wide:
+        """Put a polynomial together, and round its coefficients.
+
+        Args:
+            source: The polynomial whose slot each slot takes, -1 for zero, shape (P,).
+            place: That slot, 0 where there is none.
+            ratios: The result's scale divided by that of each polynomial.
+
+        Returns:
+            Its coefficients, shape (2P,).
+        """
+        index = self._starts[source + 1] + place
+        factors = np.array([0.0, *ratios])[source + 1]
+        taken = product(Double(self._high[index], self._low[index]), factors)
+        one = Double(taken.high[None], taken.low[None])
+        found = nearest(fourier(len(source)).coefficients(one))
+        return Wide(found.high[0], found.low[0])
