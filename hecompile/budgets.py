@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from hecompile.config import CompileOptions
@@ -59,9 +60,8 @@ class SegmentBudgets:
             found.append(None)
         if self.options.refresh == "never" or self.options.max_refreshes == 0:
             return found
-        handed = self.options.mask_bits + USUAL_SCALE_BITS + VALUE_BITS
-        special = handed - USUAL_SCALE_BITS
-        most = (bits - handed - special) // USUAL_SCALE_BITS
+        special = self._handed_bits - USUAL_SCALE_BITS
+        most = (bits - self._handed_bits - special) // USUAL_SCALE_BITS
         return found + [n for n in range(1, min(most, self._depth - 1) + 1) if self._cuts(n)]
 
     def worth_trying(self, ring: int, least: float) -> list[int | None]:
@@ -71,13 +71,33 @@ class SegmentBudgets:
             ring: polynomial modulus degree.
             least: price of the best plan so far.
         """
-        rough = {levels: self._rough(ring, levels) for levels in self.on(ring)}
+        rough = self._roughly(ring)
         if None in rough and (self.options.refresh == "never" or len(rough) == 1):
             return [None]
         best = min(rough.values(), default=math.inf)
         limit = WORTH_TRYING * min(best, least)
         promising = sorted((n for n in rough if rough[n] <= limit), key=lambda n: rough[n])
         return promising[:MOST_TRIED]
+
+    def others(self, ring: int, tried: Sequence[int | None]) -> list[int | None]:
+        """The budgets of a ring that were not tried, the best first."""
+        rough = self._roughly(ring)
+        return sorted((n for n in rough if n not in tried), key=lambda n: rough[n])
+
+    def _roughly(self, ring: int) -> dict[int | None, float]:
+        return {levels: self._rough(ring, levels) for levels in self.on(ring)}
+
+    def fewest_rounds(self) -> int | None:
+        """Rounds of the plan with the fewest, whatever their limit; None where no ring has room."""
+        free = SegmentBudgets(self.program, replace(self.options, max_refreshes=None))
+        budgets = {n for ring in self.options.rings() for n in free.on(ring) if n is not None}
+        found = (free._cuts(levels) for levels in budgets)
+        return min((len(cuts.places) for cuts in found if cuts is not None), default=None)
+
+    @property
+    def _handed_bits(self) -> int:
+        """Bits of the modulus of a masked value."""
+        return self.options.mask_bits + USUAL_SCALE_BITS + VALUE_BITS
 
     @cached_property
     def _levels(self) -> Levels:
@@ -104,7 +124,10 @@ class SegmentBudgets:
         cuts = self._cuts(levels) if levels is not None else None
         if cuts is None or self.options.refresh == "client":
             return seconds
-        return seconds + len(cuts.places) * self.options.rtt + cuts.tensors * _TENSOR_SECONDS
+        # Two polynomials of a masked value go up, two with all levels come down.
+        bits = 4 * self._handed_bits + 2 * (levels or 0) * USUAL_SCALE_BITS
+        crossing = _TENSOR_SECONDS + self.options.line.transfer(ring * bits // 8)
+        return seconds + len(cuts.places) * self.options.rtt + cuts.tensors * crossing
 
     def _key_switches(self, op: Operation) -> float:
         match op:

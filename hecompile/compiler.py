@@ -24,7 +24,7 @@ from hecompile.interpret.compare import out_of_range
 from hecompile.interpret.samples import as_samples
 from hecompile.interpret.slots import run_program_slots, trace_slots
 from hecompile.ir.constants import Array
-from hecompile.ir.graph import multiplicative_depth
+from hecompile.ir.graph import critical_path, levels_consumed
 from hecompile.ir.program import Program
 from hecompile.ir.tensor_ops import Polynomial
 from hecompile.npz import load_npz
@@ -216,7 +216,7 @@ def _report(
         program=program.name,
         parameters=program.parameters,
         batch=program.batch,
-        depth=multiplicative_depth(planned),
+        depth=sum(map(levels_consumed, critical_path(planned))),
         levels=program.parameters.levels,
         estimate=predicted,
         mask_bits=options.mask_bits if predicted.refreshes else 0,

@@ -187,7 +187,7 @@ class CompileOptions:
         ]
         told = "; ".join(
             f"--{limit.option} is {limit.shown(given)}, and the {limit.least} reached is "
-            f"{limit.shown(min(map(limit.reached, tried)))} {limit.what}"
+            f"{limit.shown(min(map(limit.reached, tried)))}{limit.what}"
             for limit, given in broken
         )
         remedies = ", ".join(dict.fromkeys(limit.remedy for limit, _ in broken))
@@ -235,15 +235,15 @@ class _Limit:
 _OTHERS = "another --optimize or a smaller --batch"
 
 _LIMITS = (
-    _Limit("max-key-memory", "of keys", _OTHERS, lambda plan: plan.evaluation_key_bytes),
-    _Limit("max-client-bytes", "sent and received", _OTHERS, lambda plan: plan.client_bytes),
+    _Limit("max-key-memory", " of keys", _OTHERS, lambda plan: plan.evaluation_key_bytes),
+    _Limit("max-client-bytes", " sent and received", _OTHERS, lambda plan: plan.client_bytes),
     _Limit(
         "max-refreshes",
-        "rounds with the key holder",
+        "",
         "a smaller --degree, fewer --mask-bits or, if you named one, a larger --ring",
         lambda plan: plan.refreshes,
         str,
-        "fewest",
+        "smallest number of rounds",
     ),
 )
 

@@ -60,7 +60,7 @@ def plan_cuts(program: Program, levels: int, last: int, prices: CutPrices) -> Cu
     Args:
         program: what `require-polynomial` admits.
         levels: most levels of what is handed over at a cut.
-        last: most levels of an output after the last cut.
+        last: most levels of an output.
         prices: of crossing.
     """
     own = Levels(program)
@@ -143,19 +143,17 @@ class _Planner:
         """Cuts that one segment from `start` can reach, and what is handed over there."""
         found: list[tuple[int, tuple[str, ...]]] = []
         depth: dict[str, int] = {}
-        fits = True
         for i in range(start, len(self._ops)):
             op = self._ops[i]
             before = max((depth.get(name, 0) for name in self._reads[i]), default=0)
             here = before + self._own[i]
-            if here > max(self._levels, self._last):
+            leaves = isinstance(op, tensor.Output)
+            if here > (self._last if leaves else max(self._levels, self._last)):
                 break
             if op.result is not None:
                 depth[op.result.name] = here
-            fits = fits and here <= self._last
             if i + 1 == len(self._ops):
-                if fits:
-                    found.append((i + 1, ()))
+                found.append((i + 1, ()))
                 break
             used = tuple(sorted(n for n in self._live[i + 1] if depth.get(n, 0) > 0))
             if used and all(depth[name] <= self._levels for name in used):

@@ -47,10 +47,8 @@ class Estimate:
         evaluation_key_file_bytes: the same as they are written and sent.
         keygen_seconds: CPU seconds to make and write them.
         load_seconds: CPU seconds of the evaluator to read them and to encode or read the weights.
-        upload_bytes: ciphertexts that the client sends: inputs and answers to refreshes,
-            compressed. Inputs are under the public key; under the secret key, as refreshes are,
-            they would take half.
-        download_bytes: ciphertexts that it receives: refresh requests and outputs, compressed.
+        upload_bytes: ciphertexts that the client sends: inputs and answers to refreshes, packed.
+        download_bytes: ciphertexts that it receives: refresh requests and outputs, packed.
         seconds_by_operation: the evaluator's seconds by operation name and level read.
         cost_model: name of the cost table.
         segments: the plan, one segment more than there are rounds.

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
 
 from hecompile.ir.constants import Array
 from hecompile.ir.types import Interval
+
+Roots = NDArray[np.complex128]
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,6 @@ class Square:
 
     shift: float
     rest: float
-
-    def largest(self, over: Interval) -> float:
-        """Largest absolute value over an interval."""
-        ends = [(end + self.shift) ** 2 for end in (over.lower, over.upper)]
-        inside = over.lower < -self.shift < over.upper
-        least = 0.0 if inside else min(ends)
-        return max(abs(least + self.rest), abs(max(ends) + self.rest))
 
 
 @dataclass(frozen=True)
@@ -42,20 +38,23 @@ class Factors:
     squares: tuple[Square, ...]
 
     def growth(self, over: Interval) -> float:
-        """Product of the factors' largest values over the largest value of their product.
+        """How much noise of a factor counts in the product, both taken relative to their largest.
 
-        Where factors are large in different places and cancel, their noise outweighs the result.
+        It is large where factors are large in different places and their product is small.
         """
         points = np.linspace(over.lower, over.upper, 257)
-        product = np.ones_like(points)
-        bound = 1.0
+        factors = [(points + square.shift) ** 2 + square.rest for square in self.squares]
         if self.root is not None:
-            product *= points + self.root
-            bound *= float(np.abs(points + self.root).max())
-        for square in self.squares:
-            product *= (points + square.shift) ** 2 + square.rest
-            bound *= square.largest(over)
-        return bound / max(float(np.abs(product).max()), 1e-300)
+            factors.append(points + self.root)
+        product = max(float(np.abs(np.prod(factors, axis=0)).max()), 1e-300)
+        others = (
+            np.prod([f for j, f in enumerate(factors) if j != i], axis=0)
+            for i in range(len(factors))
+        )
+        return max(
+            float(np.abs(rest).max() * np.abs(one).max()) / product
+            for one, rest in zip(factors, others, strict=True)
+        )
 
 
 def factorize(coefficients: Array, basis: str, over: Interval) -> Factors | None:
@@ -72,18 +71,28 @@ def factorize(coefficients: Array, basis: str, over: Interval) -> Factors | None
     Returns:
         The factors; None for degrees below 2, and where rounding would spoil them.
     """
-    powers = chebyshev.cheb2poly(coefficients) if basis == "chebyshev" else coefficients
+    powers: Array = coefficients
+    if basis == "chebyshev":
+        powers = np.asarray(chebyshev.cheb2poly(coefficients), dtype=np.float64)
     if len(powers) < 3 or not powers[-1]:
         return None
     found = [
         Factors(float(powers[-1]), root, squares)
-        for root, squares in _pairings(np.roots(powers[::-1]), len(powers) - 1)
+        for root, squares in _pairings(_roots(powers, over), len(powers) - 1)
     ]
     exact = [one for one in found if _is_product(one, powers, over)]
     return min(exact, key=lambda one: one.growth(over), default=None)
 
 
-def _pairings(roots: np.ndarray, degree: int) -> Iterator[tuple[float | None, tuple[Square, ...]]]:
+def _roots(powers: Array, over: Interval) -> Roots:
+    """Complex roots; what is rounding beside the interval's size is zero."""
+    roots = np.roots(powers[::-1]).astype(np.complex128)
+    least = 1e-13 * over.magnitude
+    real = np.where(np.abs(roots.real) < least, 0.0, roots.real)
+    return np.asarray(real + 1j * np.where(np.abs(roots.imag) < least, 0.0, roots.imag))
+
+
+def _pairings(roots: Roots, degree: int) -> Iterator[tuple[float | None, tuple[Square, ...]]]:
     """Ways to split roots into at most one real root and pairs."""
     real = np.sort(roots.real[np.abs(roots.imag) <= 1e-12 * np.abs(roots)])
     upper = roots[roots.imag > 1e-12 * np.abs(roots)]
@@ -93,10 +102,16 @@ def _pairings(roots: np.ndarray, degree: int) -> Iterator[tuple[float | None, tu
     for i in range(len(real)) if degree % 2 else (None,):
         rest = real if i is None else np.delete(real, i)
         squares = [
-            Square(float(-(low + high) / 2), float(-(((high - low) / 2) ** 2)))
+            Square(_middle(low, high), float(-(((high - low) / 2) ** 2)))
             for low, high in zip(rest[0::2], rest[1::2], strict=True)
         ]
         yield None if i is None else float(-real[i]), (*complex_, *squares)
+
+
+def _middle(low: float, high: float) -> float:
+    """What centres two roots on zero; nothing if they are, but for rounding."""
+    shift = float(-(low + high) / 2)
+    return 0.0 if abs(shift) < 1e-13 * (high - low) else shift
 
 
 def _is_product(factors: Factors, powers: Array, over: Interval) -> bool:

@@ -8,7 +8,9 @@ from hecompile.config import CompileOptions
 from hecompile.passbase import Pass
 from hecompile.pipeline import Pipeline, parse_pipeline
 
-_SIMPLIFY = "normalise,fold-constants,fold-batchnorm,unroll-recurrent,normalise,cse,dce"
+_SIMPLIFY = (
+    "normalise,fold-constants,fold-batchnorm,unroll-recurrent,normalise,cse,dce,drop-unread"
+)
 _FINISH_TENSOR = (
     "complete-square,merge-linear,cse,dce,join-maps,regroup-products,cse,dce,require-polynomial"
 )

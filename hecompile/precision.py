@@ -51,7 +51,8 @@ def predict_noise(program: Program, traced: Traced | None = None) -> tuple[Outpu
     samples finds the output slots with most noise; for these the derivative by every source of
     noise gives the variance with all correlations (see `sensitivity`). The bound allows for the
     tails in all elements of an output at once, with a failure probability of `noise.FAILURE` in
-    that model; it is no proof.
+    that model; it is no proof. A trace keeps what follows from values and constants alone, for
+    other plans of one program, and the latest answer.
 
     Args:
         program: with levels, scales and bounds.
@@ -61,10 +62,16 @@ def predict_noise(program: Program, traced: Traced | None = None) -> tuple[Outpu
     Raises:
         ProgramError: a value has no level, scale or bound.
     """
+    if traced and traced.told is not None and traced.told[0] is program:
+        told: tuple[OutputNoise, ...] = traced.told[1]
+        return told
     # Where noise feeds on itself it may grow past all numbers; the bound then is infinite.
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         prediction = _Prediction(program, traced)
-        return tuple(prediction.output(op) for op in program.select(he.Output))
+        found = tuple(prediction.output(op) for op in program.select(he.Output))
+    if traced:
+        traced.told = program, found
+    return found
 
 
 class _Prediction:
@@ -148,7 +155,7 @@ class _Prediction:
             held = unpack(slots[None].astype(float), facts.layout, self._program.batch)
             slots = np.unique(held).astype(np.int64)
         places = lanes.places(slots)
-        variance = repeat_to(self._variances.of[value.name], lanes.width_of(facts.period))
+        variance = repeat_to(self._variances.of[value.name].total(), lanes.width_of(facts.period))
         return places, variance[:, places]
 
     def _sweep(

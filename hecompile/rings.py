@@ -105,13 +105,12 @@ class RingSearch:
                 reasons.append(why)
                 continue
             least = min((plan.price for plan in found), default=math.inf)
-            here: list[_Priced] = []
-            for levels in self._budgets.worth_trying(ring, least):
-                self._progress(f"planning on a ring of {ring}{_segments(levels)}")
-                try:
-                    here += self._compare(ring, levels)
-                except (CompileError, PassError) as error:
-                    reasons.append(str(error))
+            promising = self._budgets.worth_trying(ring, least)
+            here = [plan for levels in promising for plan in self._try(ring, levels, reasons)]
+            for levels in self._budgets.others(ring, promising):
+                if here or found:
+                    break
+                here = self._try(ring, levels, reasons)
             if not here:
                 continue
             own = min(here, key=lambda plan: plan.price)
@@ -134,6 +133,15 @@ class RingSearch:
             self._progress("planning on all calibration samples")
             return self._plan(variant, None)
         return planned, seen
+
+    def _try(self, ring: int, levels: int | None, reasons: list[str]) -> list[_Priced]:
+        """Plans with one budget; none, and a reason more, where it cannot be met."""
+        self._progress(f"planning on a ring of {ring}{_segments(levels)}")
+        try:
+            return self._compare(ring, levels)
+        except CompileError as error:
+            reasons.append(str(error))
+            return []
 
     def _compare(self, ring: int, levels: int | None) -> list[_Priced]:
         """Plans with one budget: as the objective wants, and as the limits force."""
@@ -204,6 +212,13 @@ class RingSearch:
             remedies.insert(0, "leave --ring to the compiler, or name a larger one")
         if self._options.batch > 1:
             remedies.append("give a smaller --batch")
+        most = self._options.max_refreshes
+        if most is not None:
+            remedies.insert(0, "raise --max-refreshes")
+            fewest = self._budgets.fewest_rounds()
+            if fewest is not None and fewest > most:
+                told = f"and the smallest number of rounds reached is {fewest}"
+                reasons = [*reasons, f"--max-refreshes is {most}, {told}"]
         why = "; ".join(reason.rstrip(".") for reason in reasons)
         return (
             f"no parameters carry program '{self._polynomial.name}': {why}. Levels by stage: "

@@ -162,8 +162,7 @@ class _Growing:
     def refresh(self, op: he.Refresh, sent: Iterable[Value], client: float) -> None:
         """Count what a refresh sends to the key holder and gets from it."""
         self._up += [ciphertext_file_bytes(self._parameters, level_of(x)) for x in sent]
-        # The key holder encrypts under the secret key: one polynomial and a seed.
-        self._down.append(ciphertext_file_bytes(self._parameters, level_of(op.defined), 1))
+        self._down.append(ciphertext_file_bytes(self._parameters, level_of(op.defined)))
         self._client += client
 
     def finished(self) -> Segment:

@@ -9,21 +9,26 @@ rotation key. Errors that are known keep their sign.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hecompile.interpret.lanes import SlotSamples
+from hecompile.interpret.lanes import SlotSamples, single
 from hecompile.interpret.slots import repeat_to
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
-from hecompile.variances import Rounding, Source, Variances, plus, times
+from hecompile.spreads import SILENT, Rounding, Source, plus, times, turned
+from hecompile.variances import Variances
 
 _BLOCK_ELEMENTS = 1 << 18
+
+_PENDING = 32
+"""Derivatives whose squares are kept waiting for more noise with the same ones."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,16 @@ class Sensitivity:
             runs: on which run each is asked for, as many.
         """
         self._adjoint: dict[str, Array] = {}
+        lanes = self._seen.lanes
         for row, (value, place) in enumerate(zip(values, places, strict=True)):
-            width = self._seen.lanes.width_of(he.cipher_type(value).period)
-            start = self._adjoint.setdefault(value.name, np.zeros((len(places), width)))
-            start[row, place] = width / self._seen.lanes.width
+            width = lanes.width_of(he.cipher_type(value).period)
+            empty = single(np.zeros((len(places), width)))
+            start = self._adjoint.setdefault(value.name, empty)
+            start[row, place] = width / lanes.width
         self._open_blocks(len(places))
         self._runs = runs
-        self._keys: dict[tuple[int, int], Array] = {}
+        self._pending: dict[int, tuple[Array, float, float]] = {}
+        self._keys: dict[tuple[int, int, float], Array] = {}
         self._known = np.zeros(len(places))
         self._shared = np.zeros(len(places))
         self._own: Array = np.zeros((len(places), 1))
@@ -95,35 +103,68 @@ class Sensitivity:
         return self._result()
 
     def _result(self) -> Errors:
-        for (_, level), adjoint in self._keys.items():
-            self._shared = self._shared + self._sum(
-                times(adjoint**2, self._variances.repeated(level))
-            )
-        repeats = self._seen.lanes.width // self._own.shape[1]
-        own = repeats * self._own.sum(axis=1)
+        self._settle()
+        keys: dict[tuple[int, int], Array] = {}
+        for (steps, level, scale), adjoint in self._keys.items():
+            scaled, known = adjoint / scale, keys.get((steps, level))
+            keys[steps, level] = scaled if known is None else plus(known, scaled)
+        for (_, level), adjoint in keys.items():
+            # Scales are large, so that single precision would lose the squares of what they divide.
+            square = repeat_to(adjoint.astype(np.float64) ** 2, self._seen.lanes.width)
+            self._shared += (square * self._variances.repeated(level)).sum(axis=1)
+        own_slots = self._own.astype(np.float64)
+        repeats = self._seen.lanes.width // own_slots.shape[1]
+        own = repeats * own_slots.sum(axis=1)
         variance = own + self._shared
         # Slots of one copy share a slot of the secret key, those of others do not.
-        fourth = repeats * (self._own**2).sum(axis=1) / self._variances.copies
+        fourth = repeats * (own_slots**2).sum(axis=1) / self._variances.copies
         with np.errstate(divide="ignore", invalid="ignore"):
             terms = np.where(fourth > 0, variance**2 / fourth, np.inf)
         return Errors(self._known, variance, np.maximum(np.nan_to_num(terms, nan=1.0), 1.0))
 
     def _meet(self, source: Source, adjoint: Array) -> None:
         """Add what a source contributes."""
+        if source is SILENT:
+            return
+        rounding = source.rounding
+        plain = rounding is not None and self._is_plain(rounding)
+        if source.even or (plain and rounding is not None):
+            self._note(adjoint, source.even, rounding.variance if plain and rounding else 0.0)
+        if rounding is not None and not plain:
+            self._shared += self._rounded(rounding, adjoint)
         if source.own is not None:
             self._own = plus(self._own, times(adjoint**2, self._pick(source.own)))
         if source.known is not None:
-            self._known = self._known + self._sum(times(adjoint, self._pick(source.known)))
-        if source.rounding is not None:
-            self._shared = self._shared + self._rounded(source.rounding, adjoint)
+            self._known += self._sum(times(adjoint, self._pick(source.known)))
         if source.key is not None:
-            scaled = adjoint / source.scale
-            known = self._keys.get(source.key)
-            self._keys[source.key] = scaled if known is None else plus(known, scaled)
+            key = (*source.key, source.scale)
+            known = self._keys.get(key)
+            self._keys[key] = adjoint if known is None else plus(known, adjoint)
+
+    def _is_plain(self, rounding: Rounding) -> bool:
+        """Whether rounding errors are multiplied by nothing and independent in all slots."""
+        return rounding.width == self._seen.lanes.width and not rounding.factors
+
+    def _note(self, adjoint: Array, even: float, shared: float) -> None:
+        """Noise alike in all slots: what rescales, relinearizes, encrypts passes adjoints on."""
+        if len(self._pending) >= _PENDING:
+            self._settle()
+        _, before, rounded = self._pending.get(id(adjoint), (adjoint, 0.0, 0.0))
+        self._pending[id(adjoint)] = adjoint, before + even, rounded + shared
+
+    def _settle(self) -> None:
+        for adjoint, even, shared in self._pending.values():
+            square = np.square(adjoint)
+            if shared:
+                self._shared += shared * self._sum(square)
+            if even:
+                square *= even
+                self._own = plus(self._own, square)
+        self._pending.clear()
 
     def _rounded(self, rounding: Rounding, adjoint: Array) -> Array:
-        if rounding.squares is not None:
-            weighed = times(adjoint**2, self._pick(rounding.squares))
+        if rounding.width == self._seen.lanes.width:
+            weighed = times(np.square(adjoint), self._pick(rounding.squares))
             return rounding.variance * self._sum(weighed)
         total = np.zeros(len(adjoint))
         for factor in rounding.factors or (np.ones((1, 1)),):
@@ -173,11 +214,12 @@ class Sensitivity:
         self._give(op.x, times(adjoint, self._value(op.p)))
 
     def _sum_mul_plain(self, op: he.SumMulPlain, adjoint: Array) -> None:
-        weights = self._seen.lanes.cut(self._program.array(op.weights))
+        weights = self._seen.weights(op)
         names = tuple(x.name for x in op.xs)
         if names in self._blocks:
             width = self._seen.lanes.width
-            self._blocks[names] += repeat_to(weights, width)[:, None] * repeat_to(adjoint, width)
+            wide = single(repeat_to(weights, width))
+            self._blocks[names] += wide[:, None] * repeat_to(adjoint, width)
             return
         for x, row in zip(op.xs, weights, strict=True):
             self._give(x, times(adjoint, row[None]))
@@ -187,11 +229,12 @@ class Sensitivity:
         size = rows * self._seen.lanes.width
         self._blocks: dict[tuple[str, ...], Array] = {}
         self._places: dict[str, list[tuple[tuple[str, ...], int]]] = {}
-        for op in self._program.select(he.SumMulPlain):
-            names = tuple(x.name for x in op.xs)
-            if len(names) * size > _BLOCK_ELEMENTS or names in self._blocks:
+        sums = Counter(tuple(x.name for x in op.xs) for op in self._program.select(he.SumMulPlain))
+        for names, count in sums.items():
+            if count == 1 or len(names) * size > _BLOCK_ELEMENTS:
                 continue
-            self._blocks[names] = np.zeros((len(names), rows, self._seen.lanes.width))
+            shape = (len(names), rows, self._seen.lanes.width)
+            self._blocks[names] = single(np.zeros(shape))
             for i, name in enumerate(names):
                 self._places.setdefault(name, []).append((names, i))
 
@@ -206,7 +249,7 @@ class Sensitivity:
     def _rotate(self, op: he.Rotate, adjoint: Array) -> None:
         width = self._seen.lanes.width_of(he.cipher_type(op.x).period)
         wide = repeat_to(adjoint, max(width, adjoint.shape[1]))
-        self._give(op.x, np.roll(wide, self._seen.lanes.steps(op), axis=1))
+        self._give(op.x, turned(wide, self._seen.lanes.steps(op)))
 
     def _refresh(self, op: he.Refresh, adjoint: Array) -> None:
         """Derivatives by the copies of a slot add up; the key holder takes the mean of operands'.
@@ -214,6 +257,11 @@ class Sensitivity:
         An operand's slot stands for its copies in the longest period, each of which has a share
         in their mean, as small as they are many.
         """
+        if op.gather is None:
+            (x,) = op.xs
+            width = self._seen.lanes.width_of(he.cipher_type(x).period)
+            self._give(x, self._fold(adjoint, width) * (width / self._seen.lanes.width))
+            return
         taken = self._seen.taken(op)
         folded = self._fold(adjoint, len(taken.source))
         for x in {x.name: x for x in op.xs}.values():
@@ -222,7 +270,8 @@ class Sensitivity:
             for i in (i for i, other in enumerate(op.xs) if other.name == x.name):
                 here = np.flatnonzero(taken.source == i)
                 _add_at(given, taken.place[here], folded[:, here])
-            self._give(x, given * (width / self._seen.lanes.width))
+            given *= width / self._seen.lanes.width
+            self._give(x, single(given))
 
 
 def _add_at(total: Array, places: NDArray[np.int64], columns: Array) -> None:

@@ -30,6 +30,9 @@ from hecompile.passbase import APPROXIMATION_SHARE, Context, Pass, register_pass
 DEGREES = (3, 7, 15, 31, 63, 127)
 """Degrees worth trying: 2**k - 1 is the most that k levels evaluate."""
 
+BETWEEN = {7: 5, 15: 11, 31: 23, 63: 47, 127: 95}
+"""A degree that takes as many levels as another, with fewer products."""
+
 BEST_EFFORT_DEGREE = 7
 """Largest degree where no precision was asked for."""
 
@@ -116,6 +119,7 @@ class Approximate(Pass):
             largest = min(largest, BEST_EFFORT_DEGREE)
         steps = [d for d in DEGREES if d < largest] + [largest]
         if search.climb(steps):
+            search.thin()
             return
         if context.precision is not None:
             search.degrees = dict.fromkeys(search.nodes, largest)
@@ -217,6 +221,10 @@ class _Search:
         little beside it keep their degrees.
         """
         self.degrees = dict.fromkeys(self.nodes, steps[0])
+        if self.met():
+            self.settle()
+            if self.met():
+                return True
         alone = {name: self._excess({name: None}) for name in self.nodes}
         settled = False
         while True:
@@ -236,6 +244,21 @@ class _Search:
             self.degrees[worst] = steps[steps.index(self.degrees[worst]) + 1]
             alone[worst] = self._excess({worst: None})
             settled = False
+
+    def thin(self) -> None:
+        """Lower degrees that cost products but no levels, the last first, while targets are met."""
+        known, domains = dict(self.degrees), dict(self.nodes)
+        for name in reversed(list(self.nodes)):
+            lower = BETWEEN.get(self.degrees[name])
+            if lower is None:
+                continue
+            self.degrees[name] = lower
+            if self._excess(self.nodes) > 1.0:
+                self.degrees[name] = known[name]
+        if self.degrees != known:
+            self.settle()
+            if self._excess(self.nodes) > 1.0:
+                self.degrees, self.nodes = known, domains
 
     def _excess(self, names: Mapping[str, object]) -> float:
         """Largest error over target of any output, these activations approximated."""

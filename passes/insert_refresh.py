@@ -9,6 +9,7 @@ from typing import ClassVar
 from hecompile.cuts import VIEWS, CutPrices, Cuts, plan_cuts
 from hecompile.errors import PassError
 from hecompile.ir import movement_ops as move
+from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder, Program
 from hecompile.packing.depth import Levels
@@ -46,13 +47,19 @@ class InsertRefresh(Pass):
         """Insert refreshes if the program is deeper than allowed.
 
         Raises:
-            PassError: one operation alone takes more levels, or too many rounds are needed.
+            PassError: one operation alone takes more levels, too many rounds are needed, or the
+                refreshes that it has do not suffice.
         """
         if program.dialect != "tensor":
             raise PassError(f"{self.name}: run it before lower-to-slots")
         last = self.levels if self.last is None else self.last
-        if Levels(program).total() <= last:
+        if self._keeps(program, last):
             return program
+        if program.select(move.Refresh):
+            raise PassError(
+                f"{self.name}: the program has refreshes, with more than {self.levels} levels"
+                " between them; run it once"
+            )
         cuts = plan_cuts(program, self.levels, last, CutPrices(self.round))
         if cuts is None:
             deepest = max(program, key=Levels(program).of)
@@ -67,6 +74,16 @@ class InsertRefresh(Pass):
                 f" and at most {self.max_rounds} are allowed; choose a larger ring"
             )
         return _Insertion(program, cuts, self.mask_bits).run()
+
+    def _keeps(self, program: Program, last: int) -> bool:
+        """Whether what is handed over and what leaves has used no more levels than it may."""
+        used = Levels(program).used()
+        return all(
+            used[value.name] <= (last if isinstance(op, tensor.Output) else self.levels)
+            for op in program
+            if isinstance(op, tensor.Output | move.Refresh)
+            for value in op.operands
+        )
 
 
 class _Insertion:

@@ -165,10 +165,10 @@ class _Section:
 def _join_polynomials(program: Program) -> Program:
     """Join the polynomials of neighbouring sections."""
     groups: dict[tuple[str, str, int, bool], list[_Section]] = {}
-    for op in program.select(tensor.Polynomial):
-        found = _section(op, program)
+    for one in program.select(tensor.Polynomial):
+        found = _section(one, program)
         if found is not None:
-            key = found.source.name, op.basis, op.degree.bit_length(), bool(op.functions)
+            key = found.source.name, one.basis, one.degree.bit_length(), bool(one.functions)
             groups.setdefault(key, []).append(found)
     chosen: dict[str, list[_Section]] = {}
     for sections in groups.values():
@@ -240,9 +240,9 @@ def _emit_sections(build: Builder, program: Program, run: Sequence[_Section]) ->
         coefficients=build.constant(np.hstack(columns), f"{name}.coefficients"),
         degree=degree,
         sections=tuple(width for one in run for width in one.op.sections or (one.size,)),
-        functions=tuple(text for op, n in counts for text in _spread(op.functions, n)),
-        lower=tuple(end for op, n in counts for end in _spread(op.lower, n)),
-        upper=tuple(end for op, n in counts for end in _spread(op.upper, n)),
+        functions=tuple(text for one, n in counts for text in _spread(one.functions, n)),
+        lower=tuple(end for one, n in counts for end in _spread(one.lower, n)),
+        upper=tuple(end for one, n in counts for end in _spread(one.upper, n)),
         fit_error=max(one.op.fit_error for one in run),
         basis=first.op.basis,
         location=first.op.location,

@@ -94,7 +94,12 @@ _LOWERED = (
 
 
 def _require_encrypted_forms(program: Program) -> None:
-    """Refuse operations that ciphertexts do not have, and constants where they are needed."""
+    """Refuse what ciphertexts do not have, constants where they are needed, and torn rounds."""
+    groups = [op.group if isinstance(op, move.Refresh) else None for op in program]
+    begun = [new for new, before in zip(groups, [None, *groups], strict=False) if new != before]
+    rounds = [group for group in begun if group is not None]
+    if len(set(rounds)) < len(rounds):
+        raise PassError("lower-to-slots: refreshes of one group do not follow one another")
     for op in program:
         if not isinstance(op, _LOWERED):
             raise _formless(op)
@@ -170,9 +175,9 @@ class _Lowering:
             case tensor.Input():
                 return packer.source(op.defined.name, Model(op.label, op.dims))
             case move.Refresh():
-                # Where the round is: before all that is emitted from here on.
-                self._rounds.setdefault(op.group, self._build.count)
                 handed = Handed(self._of(op), op.mask_bits, op.group)
+                # Where the round is: before all that is emitted from here on.
+                self._rounds[op.group] = self._build.count
                 return packer.source(op.defined.name, handed)
             case move.Affine():
                 return self._affine(op)

@@ -11,14 +11,16 @@ from typing import ClassVar
 import numpy as np
 
 from hecompile import intervals
+from hecompile.balancing import balance
 from hecompile.factors import Factors, Square, factorize
 from hecompile.ir import tensor_ops as tensor
+from hecompile.ir.constants import Array
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.tensor_ops import tensor_type
 from hecompile.ir.types import Interval
 from hecompile.passbase import Context, Pass, register_pass
-from hecompile.scaling import apply_scales, balance
+from hecompile.scaling import apply_scales
 from hecompile.tensorlevels import depths
 
 MOST = 7
@@ -127,8 +129,9 @@ def _candidates(op: Operation, program: Program) -> list[_Group]:
         case tensor.Add():
             pairs = ((op.x, op.y), (op.y, op.x))
             found = [_blend(new, kept, program) for new, kept in pairs]
+            found += [_fade(new, less, tensor.Neg, program) for new, less in pairs]
         case tensor.Sub():
-            found = [_fade(op, program)]
+            found = [_fade(op.x, op.y, None, program)]
         case _:
             found = []
     return [group for group in found if group is not None]
@@ -164,18 +167,28 @@ def _blend(new: Value, update: Value, program: Program) -> _Group | None:
     return None
 
 
-def _fade(op: tensor.Sub, program: Program) -> _Group | None:
-    """See `n - z n` as `n + z (0 - n)`."""
-    polynomial, factors = _factored(op.x, program)
-    product = program.definitions[op.y.name]
+def _fade(
+    new: Value, less: Value, negated: type[tensor.Neg] | None, program: Program
+) -> _Group | None:
+    """See `n - z n`, or `n + z (-n)`, as `n + z (0 - n)`."""
+    polynomial, factors = _factored(new, program)
+    product = program.definitions[less.name]
     if polynomial is None or factors is None or factors.root is None:
         return None
-    if not isinstance(product, tensor.Mul) or len(program.users[op.y.name]) != 1:
+    if not isinstance(product, tensor.Mul) or len(program.users[less.name]) != 1:
         return None
-    for z, new in ((product.x, product.y), (product.y, product.x)):
-        alone = new == op.x and z != new and len(program.users[new.name]) == 2
+    for z, other in ((product.x, product.y), (product.y, product.x)):
+        drops = frozenset({new.name, less.name})
+        source = program.definitions[other.name]
+        if negated is not None and isinstance(source, negated):
+            if len(program.users[other.name]) != 1:
+                continue
+            drops, other = drops | {other.name}, source.x
+        elif negated is not None:
+            continue
+        alone = other == new and z != new and len(program.users[new.name]) == 2
         if alone and tensor_type(z).secret and tensor_type(z).shape == tensor_type(new).shape:
-            return _Group(polynomial, factors, z, True, None, frozenset({new.name, op.y.name}))
+            return _Group(polynomial, factors, z, True, None, drops)
     return None
 
 
@@ -217,6 +230,9 @@ class _Writer:
         self._group = group
         self._op = op
         self._x = group.polynomial.x
+        # What depends on x alone, on points of its range: products of ranges are far too wide.
+        over = _range(self._x)
+        self._curves = {self._x.name: np.linspace(over.lower, over.upper, 257)}
 
     def write(self, depth: Mapping[str, int]) -> str:
         """Append everything; the name of the product with the leading coefficient."""
@@ -225,7 +241,9 @@ class _Writer:
         parts = [(x + 1, i, self._square(one)) for i, one in enumerate(group.factors.squares)]
         if group.factors.leading < 0:
             level, i, last = parts.pop()
-            parts.append((level, i, self._emit(tensor.Neg(x=last), "less", _range(last, -1.0))))
+            parts.append(
+                (level, i, self._curved(tensor.Neg(x=last), "less", -self._curves[last.name]))
+            )
         entry = max(depth[group.other.name], x)
         parts.append((entry + 1, len(parts), self._entry()))
         heapq.heapify(parts)
@@ -258,20 +276,29 @@ class _Writer:
 
     def _square(self, square: Square) -> Value:
         moved = self._shifted(self._x, square.shift, "moved")
-        over = intervals.squared(_range(moved))
-        value = self._emit(tensor.Mul(x=moved, y=moved), "square", over)
-        return self._shifted(value, square.rest, "rest")
+        return self._shifted(self._multiply(moved, moved, "square"), square.rest, "rest")
 
     def _shifted(self, x: Value, shift: float, hint: str) -> Value:
         if not shift:
             return x
         name = f"{self._op.defined.name}.{hint}"
         symbol = self._build.constant(np.array([[shift], [1.0]]), name)
-        over = intervals.plus(_range(x), intervals.point(shift))
-        return self._emit(tensor.Polynomial(x=x, coefficients=symbol, degree=1), hint, over)
+        op = tensor.Polynomial(x=x, coefficients=symbol, degree=1)
+        return self._curved(op, hint, self._curves[x.name] + shift)
 
     def _multiply(self, x: Value, y: Value, hint: str) -> Value:
-        return self._emit(tensor.Mul(x=x, y=y), hint, intervals.times(_range(x), _range(y)))
+        product = tensor.Mul(x=x, y=y)
+        if x.name in self._curves and y.name in self._curves:
+            return self._curved(product, hint, self._curves[x.name] * self._curves[y.name])
+        return self._emit(product, hint, intervals.times(_range(x), _range(y)))
+
+    def _curved(self, op: Operation, hint: str, curve: Array) -> Value:
+        # Between points a curve leaves their values by an eighth of its second differences.
+        slack = float(np.abs(np.diff(curve, 2)).max()) / 4
+        over = Interval(float(curve.min()) - slack, float(curve.max()) + slack)
+        value = self._emit(op, hint, over)
+        self._curves[value.name] = curve
+        return value
 
     def _emit(self, op: Operation, hint: str, over: Interval) -> Value:
         placed = dataclasses.replace(op, location=self._op.location)

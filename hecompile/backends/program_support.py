@@ -3,7 +3,6 @@
 It uses numpy and TenSEAL only, and no name of hecompile.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,9 @@ class Machine:
         """Take the parameters, the constants by name, and the folder of evaluation keys."""
         parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
         parameters.set_poly_modulus_degree(degree)
-        parameters.set_coeff_modulus(seal.CoeffModulus.Create(degree, prime_bits))
+        primes = seal.CoeffModulus.Create(degree, prime_bits)
+        parameters.set_coeff_modulus(primes)
+        self.primes = tuple(int(prime.value()) for prime in primes)
         self.context = seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128)
         if not self.context.parameters_set():
             raise ValueError(self.context.parameters_error_message())
@@ -148,31 +149,6 @@ class Machine:
             plain = self.encode_values(0.0, level, scale / xs[0].scale)
             total = self.mul_plain(xs[0], plain, scale)
         return total
-
-    def refresh(
-        self,
-        ask: Callable[[int, list[Any]], Sequence[Any]],
-        group: int,
-        values: list[tuple[Any, int, float, int, float]],
-    ) -> list[Any]:
-        """Return fresh ciphertexts, which the key holder made of masked ones.
-
-        `values` holds (ciphertext, period, largest mask, level, scale) of each. The masks come
-        from the operating system's random numbers.
-        """
-        masks = []
-        masked: list[Any] = []
-        for x, period, largest, _, _ in values:
-            words = np.frombuffer(os.urandom(8 * period), dtype="<u8") >> np.uint64(11)
-            masks.append((2.0 * words.astype(np.float64) * 2.0**-53 - 1.0) * largest)
-            plain = self.encode_values(masks[-1], self.levels.index(x.parms_id()), x.scale)
-            masked.append(seal.Ciphertext())
-            self.evaluator.add_plain(x, plain, masked[-1])
-        fresh = list(ask(group, masked))
-        for x, mask, (_, _, _, level, scale) in zip(fresh, masks, values, strict=True):
-            self.settled(x, scale)
-            self.evaluator.sub_plain_inplace(x, self.encode_values(mask, level, scale))
-        return fresh
 
 
 def no_key_holder(group: int, ciphertexts: list[Any]) -> Sequence[Any]:

@@ -20,7 +20,8 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.printer import print_program
 from hecompile.ir.program import Program
-from hecompile.runtime.admission import check_program, facts, mask_magnitude
+from hecompile.runtime.admission import check_program, facts
+from hecompile.runtime.rounds import mask_sizes
 from hecompile.runtime.spec import program_id
 
 PROGRAM_FILE: Final = "server/program.hir"
@@ -28,7 +29,7 @@ PYTHON_FILE: Final = "server/program.py"
 _WIDTH: Final = 100
 _INDENT: Final = "    "
 _HELD: Final = "\x00"
-_TAKEN: Final = frozenset({"he", "ask", "inputs", "seal", "np", "os", "sys", *dir(builtins)})
+_TAKEN: Final = frozenset({"he", "ask", "inputs", "seal", "np", "sys", "refresh", *dir(builtins)})
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def emit_python(program: Program) -> str:
         *_wrapped(f"INPUTS = {inputs}", ""),
     ]
     body = [_INDENT + line for line in _Writer(program).lines()]
-    parts = [head, _support(), "\n", "\n".join(constants), _COMPUTE, "\n".join(body), _MAIN]
+    support = _support(_SUPPORT + (_REFRESH if program.select(he.Refresh) else ()))
+    parts = [head, support, "\n", "\n".join(constants), _COMPUTE, "\n".join(body), _MAIN]
     return "\n".join(parts)
 
 
@@ -80,7 +82,8 @@ same program as program.hir beside it, whose SHA-256 is
 
 KEYS is the folder of the evaluation keys, INPUTS holds a file NAME.ct for each name in INPUTS
 below, OUTPUTS receives a file for each ciphertext of an output. A program that refreshes needs the
-key holder: import this file and call compute(machine, inputs, ask).
+key holder: import this file and call compute(machine, inputs, ask), where ask(group, ciphertexts)
+returns what hecompile.runtime.rounds.KeyHolder answers.
 """
 '''
 _COMPUTE: Final = '''
@@ -94,12 +97,42 @@ if __name__ == "__main__":
 """
 
 
-def _support() -> str:
-    """The module that generated programs begin with, without its docstring."""
-    source = importlib.resources.files("hecompile.backends") / "program_support.py"
-    text = source.read_text(encoding="utf-8")
-    end = ast.parse(text).body[0].end_lineno or 0
-    return "\n".join(text.splitlines()[end:]).strip("\n")
+_SUPPORT: Final = ("hecompile.backends.program_support",)
+_REFRESH: Final = (
+    "hecompile.runtime.wide",
+    "hecompile.runtime.ntt",
+    "hecompile.runtime.relayout",
+    "hecompile.backends.program_refresh",
+)
+
+
+def _support(modules: Sequence[str]) -> str:
+    """The modules that a generated program begins with, as one, without their docstrings."""
+    plain: set[str] = set()
+    names: dict[str, set[str]] = {}
+    parts = []
+    for module in modules:
+        package, _, file = module.rpartition(".")
+        text = (importlib.resources.files(package) / f"{file}.py").read_text(encoding="utf-8")
+        end = 0
+        for node in ast.parse(text).body[1:]:
+            if isinstance(node, ast.Import):
+                plain.add(ast.unparse(node))
+            elif isinstance(node, ast.ImportFrom):
+                found = {ast.unparse(alias) for alias in node.names}
+                names.setdefault(node.module or "", set()).update(found)
+            else:
+                break
+            end = node.end_lineno or 0
+        parts.append("\n".join(text.splitlines()[end:]).strip("\n"))
+    # What the modules take from one another stands in the same file.
+    taken = [
+        f"from {module} import {', '.join(sorted(chosen))}"
+        for module, chosen in sorted(names.items())
+        if module != "__future__" and not module.startswith("hecompile.")
+    ]
+    imports = "\n".join([*sorted(plain), *taken])
+    return imports + "\n\n\n" + "\n\n\n".join(parts)
 
 
 class _Writer:
@@ -107,6 +140,7 @@ class _Writer:
 
     def __init__(self, program: Program) -> None:
         self._program = program
+        self._sizes = mask_sizes(program)
         self._last = program.last_uses
         self._kept = {v.name for op in program.select(he.Output) for v in op.xs}
         self._names: dict[str, str] = {}
@@ -154,14 +188,21 @@ class _Writer:
         return f"{result} = he.{op.name.partition('.')[2]}({', '.join(arguments)})"
 
     def _refresh(self, ops: list[he.Refresh]) -> str:
-        values = []
+        group = ops[0].group
+        values = list(dict.fromkeys(x for op in ops for x in op.xs))
+        request = []
+        for x in values:
+            size = self._sizes[group, x.name]
+            request.append(f"({self._name(x)}, {he.cipher_type(x).period}, {size})")
+        response = []
         for op in ops:
             found = facts(op.defined)
-            period = he.cipher_type(op.defined).period
-            numbers = (period, mask_magnitude(op), found.level, found.scale)
-            values.append(f"({self._name(op.xs[0])}, {', '.join(map(repr, numbers))})")
+            table = "None" if op.gather is None else _text(op.gather)
+            places = [values.index(x) for x in op.xs]
+            response.append(f"({found.level}, {found.scale!r}, {table}, {places})")
         results = ", ".join(self._name(op.defined) for op in ops)
-        return f"[{results}] = he.refresh(ask, {ops[0].group}, [{', '.join(values)}])"
+        both = f"[{', '.join(request)}], [{', '.join(response)}]"
+        return f"[{results}] = refresh(he, ask, {group}, {both})"
 
     def _deletions(self, position: int, ops: Sequence[Operation]) -> Iterator[str]:
         names = dict.fromkeys(value.name for op in ops for value in op.operands)

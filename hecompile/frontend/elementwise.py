@@ -135,8 +135,10 @@ def hard_sigmoid(site: Site) -> Result:
 @converts("Gelu")
 def gelu(site: Site) -> Result:
     """Exact, or the approximation by tanh."""
-    tanh = 1.0 if site.text("approximate", "none") == "tanh" else 0.0
-    return activate(site, site.value(0), "gelu", tanh=tanh)
+    kind = site.text("approximate", "none")
+    if kind not in ("none", "tanh"):
+        site.invalid(f"its approximation '{kind}' is not one of ONNX's")
+    return activate(site, site.value(0), "gelu", tanh=1.0 if kind == "tanh" else 0.0)
 
 
 @converts("Swish")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import onnx
 from onnx import TensorProto
@@ -12,7 +10,7 @@ from hecompile.errors import InputError, ProgramError
 
 # The families register their converters when they are imported.
 from hecompile.frontend import elementwise, linear, movement, recurrent, windows  # noqa: F401
-from hecompile.frontend.fold import fold, has_subgraph, is_foldable, shape_of
+from hecompile.frontend.fold import fold, has_subgraph, is_foldable, result_types, shape_of
 from hecompile.frontend.load import Loaded, tensor_array
 from hecompile.frontend.patterns import simplify
 from hecompile.frontend.plan import Plan, plan, reads
@@ -101,7 +99,8 @@ class _Importer:
             result = self._dispatch(Site(node, inputs, self._emitter, wanted, location), is_tail)
         except RefusalError as refused:
             self._refusals.append(Refusal(location, node.op_type, refused.why, refused.remedy))
-            result = tuple(self._placeholder(name) for name in node.output)
+            types = result_types(node, inputs, self._emitter.opsets)
+            result = tuple(self._placeholder(name, types.get(name)) for name in node.output)
         except (ProgramError, InputError, ValueError) as error:
             if not self._refusals:
                 told = (
@@ -158,17 +157,11 @@ class _Importer:
             self._states[name] = Clear(name, np.asarray(array))
         return self._states[name]
 
-    def _placeholder(self, name: str) -> State:
+    def _placeholder(self, name: str, known: tuple[int, tuple[int, ...]] | None) -> State:
         """A stand-in for the result of a refused node, so that the rest can be examined."""
         declared = self._declared.get(name)
-        if declared is None or not declared.HasField("shape"):
+        if known is None and declared is not None and declared.HasField("shape"):
+            known = declared.elem_type, tuple(d.dim_value for d in declared.shape.dim)
+        if known is None or known[0] not in _FLOATS or not all(e > 0 for e in known[1]):
             return Lost()
-        extents = _extents(declared.shape.dim)
-        if extents is None or declared.elem_type not in _FLOATS:
-            return Lost()
-        return self._builder.emit(Input(label=name, dims=extents))
-
-
-def _extents(dims: Iterable[onnx.TensorShapeProto.Dimension]) -> tuple[int, ...] | None:
-    extents = tuple(d.dim_value for d in dims)
-    return extents if all(e > 0 for e in extents) else None
+        return self._builder.emit(Input(label=name, dims=known[1]))

@@ -47,17 +47,17 @@ def _product(site: Site, x: Value, y: Value) -> Value:
 def gemm(site: Site) -> Result:
     """`alpha * A' B' + beta * C`, factors and transpositions of constants done here."""
     alpha, beta = site.number("alpha", 1.0), site.number("beta", 1.0)
-    x = _factor(site, 0, site.integer("transA", 0), 1.0)
-    y = _factor(site, 1, site.integer("transB", 0), alpha if site.is_clear(1) else 1.0)
+    x = _factor(site, 0, site.flag("transA"), 1.0)
+    y = _factor(site, 1, site.flag("transB"), alpha if site.is_clear(1) else 1.0)
     product = _product(site, x, y)
     if not site.is_clear(1):
         product = scaled(site, product, alpha)
     if not site.given(2) or beta == 0.0:
         return product
-    return site.emit(Add(x=product, y=_factor(site, 2, 0, beta)))
+    return site.emit(Add(x=product, y=_factor(site, 2, False, beta)))
 
 
-def _factor(site: Site, index: int, transposed: int, factor: float) -> Value:
+def _factor(site: Site, index: int, transposed: bool, factor: float) -> Value:
     state = site.state(index)
     if isinstance(state, Clear):
         array = state.array.astype(np.float64) * factor
@@ -69,7 +69,7 @@ def _factor(site: Site, index: int, transposed: int, factor: float) -> Value:
 @converts("BatchNormalization")
 def batch_normalization(site: Site) -> Result:
     """Inference only: the statistics are constants."""
-    if site.integer("training_mode", 0) or any(site.wanted[1:]):
+    if site.flag("training_mode") or any(site.wanted[1:]):
         site.refuse("it is in training mode", "export the model after model.eval()")
     names = ("scales", "biases", "means", "variances")
     arrays = [site.numbers(i + 1, name) for i, name in enumerate(names)]
@@ -95,9 +95,9 @@ def reduce(site: Site) -> Result:
     rank = len(site.shape(0))
     axes = site.axes(1)
     if not axes:
-        if site.integer("noop_with_empty_axes", 0):
+        if site.flag("noop_with_empty_axes"):
             return site.value(0)
         axes = tuple(range(rank))
     whole = tuple(sorted({site.axis(a, rank) for a in axes}))
     kind = {"ReduceMean": ReduceMean, "ReduceSum": ReduceSum}[site.node.op_type]
-    return site.emit(kind(x=site.value(0), axes=whole, keepdims=bool(site.integer("keepdims", 1))))
+    return site.emit(kind(x=site.value(0), axes=whole, keepdims=site.flag("keepdims", True)))

@@ -56,10 +56,12 @@ def load_model(source: Source) -> Loaded:
         proto = _decode(_read(path), where)
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise InputError(f"{where} holds no ONNX graph; export the model again")
+    _check_outputs(proto.graph, where)
     _check_texts(proto, where)
     _check_opset(proto, where)
     _load_external_data(proto, where, folder)
     proto = _inline(proto, where)
+    _check_splits(proto, where)
     _check(proto, where)
     _check_weights(proto, where)
     own = proto.graph.name
@@ -135,10 +137,32 @@ def _check_texts(message: Any, where: str) -> None:
                 raise InputError(f"{where} is damaged: a name in it is no text; export it again")
 
 
+def _check_outputs(graph: onnx.GraphProto, where: str) -> None:
+    names = [output.name for output in graph.output]
+    if not names:
+        raise InputError(f"{where} has no output; export the model again")
+    if len(set(names)) < len(names):
+        raise InputError(f"{where} has two outputs of one name; export the model again")
+
+
+def _check_splits(proto: onnx.ModelProto, where: str) -> None:
+    """Refuse a Split into more parts than it has outputs, before shape inference counts them."""
+    for node in (node for graph in _graphs(proto.graph) for node in graph.node):
+        parts = [a.i for a in node.attribute if a.name == "num_outputs"]
+        if node.op_type == "Split" and parts not in ([], [len(node.output)]):
+            raise InputError(
+                f"{where}: node '{node.name}' (Split) has {len(node.output)} outputs, and its "
+                f"num_outputs is {parts[0]}; export the model again"
+            )
+
+
 def _check_opset(proto: onnx.ModelProto, where: str) -> None:
     versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
     if not versions:
         raise InputError(f"{where} does not say which ONNX opset it uses; export it again")
+    if len(set(versions)) > 1:
+        told = " and ".join(str(version) for version in sorted(set(versions)))
+        raise InputError(f"{where} uses ONNX opsets {told} at once; export it again")
     newest = onnx.defs.onnx_opset_version()
     if versions[0] < OLDEST_OPSET:
         raise InputError(
@@ -237,6 +261,19 @@ def _check_known_nodes(proto: onnx.ModelProto, where: str) -> None:
                 raise InputError(
                     f"{where} is no valid ONNX model: {_first_line(error)}; export it again"
                 ) from None
+            _check_age(node, context.opset_imports.get(node.domain, 1), where)
+
+
+def _check_age(node: onnx.NodeProto, version: int, where: str) -> None:
+    """Refuse an operator that the model's opset does not have yet."""
+    if not onnx.defs.has(node.op_type, node.domain):
+        return
+    first = onnx.defs.get_schema(node.op_type, node.domain).since_version
+    if first > version:
+        raise InputError(
+            f"{where}: node '{node.name}' uses {node.op_type}, which ONNX opset {version} does not "
+            f"have; export it with opset_version={first} or newer"
+        )
 
 
 def _with_shapes(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:

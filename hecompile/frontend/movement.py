@@ -42,7 +42,7 @@ def taken(site: Site, x: Value, axis: int, indices: Sequence[int]) -> Value:
 def reshape(site: Site) -> Result:
     """With 0 for an extent to keep (unless allowzero) and -1 for the rest."""
     shape, dims = site.shape(0), list(site.integers(1, "extents"))
-    if not site.integer("allowzero", 0):
+    if not site.flag("allowzero"):
         if any(d == 0 and i >= len(shape) for i, d in enumerate(dims)):
             site.invalid(f"it keeps an axis that its input of shape {shape} does not have")
         dims = [shape[i] if d == 0 else d for i, d in enumerate(dims)]
@@ -56,7 +56,8 @@ def reshape(site: Site) -> Result:
 def flatten(site: Site) -> Result:
     """To two axes, cut before `axis`."""
     shape, axis = site.shape(0), site.integer("axis", 1)
-    cut = axis + len(shape) if axis < 0 else axis
+    # Behind the last axis is allowed too.
+    cut = axis if axis == len(shape) else site.axis(axis, len(shape))
     return reshaped(site, site.value(0), (math.prod(shape[:cut]), math.prod(shape[cut:])))
 
 
@@ -194,8 +195,13 @@ def expand(site: Site) -> Result:
 def tile(site: Site) -> Result:
     """Repeat along axes."""
     x = site.value(0)
-    for axis, times in enumerate(site.integers(1, "repeats")):
-        x = taken(site, x, axis, list(range(tensor_type(x).shape[axis])) * times)
+    repeats = site.integers(1, "repeats")
+    if len(repeats) != len(site.shape(0)):
+        site.invalid(f"{len(repeats)} repeats do not fit {len(site.shape(0))} axes")
+    for axis, times in enumerate(repeats):
+        extent = tensor_type(x).shape[axis]
+        site.bounded(extent, times)
+        x = taken(site, x, axis, list(range(extent)) * times)
     return x
 
 
@@ -222,6 +228,7 @@ def pad(site: Site) -> Result:
     if mode != "constant":
         for axis in range(rank):
             source = np.arange(tensor_type(x).shape[axis])
+            site.bounded(len(source) + before[axis] + after[axis])
             x = taken(
                 site, x, axis, np.pad(source, (before[axis], after[axis]), mode=mode).tolist()
             )

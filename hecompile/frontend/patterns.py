@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
+
+from hecompile.frontend.load import tensor_array
 
 LEAST_THRESHOLD = 15.0
 """Beyond it softplus and the identity differ by less than 4e-7, as float32 tells them apart."""
@@ -67,5 +69,5 @@ class _Finder:
             tensor = next((a.t for a in node.attribute if a.name == "value"), None)
         elif node is not None and node.op_type in ("Cast", "CastLike", "Identity"):
             return self._number(node.input[0])
-        array = np.zeros(0) if tensor is None else numpy_helper.to_array(tensor)
+        array = np.zeros(0) if tensor is None else tensor_array(tensor, "the model")
         return float(array.item()) if array.size == 1 else float("nan")

@@ -38,7 +38,7 @@ _ACTIVATIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyTyp
 def recurrent(site: Site) -> Result:
     """One operation for each result that is used; layout 1 (batch first) by transpositions."""
     kind = _KINDS[site.node.op_type]
-    batch_first = bool(site.integer("layout", 0))
+    batch_first = site.flag("layout")
     for index, what in ((1, "weights"), (2, "recurrent weights"), (3, "biases")):
         if site.given(index):
             site.constant(index, what)
@@ -86,10 +86,10 @@ def _own(site: Site, kind: type[Recurrent], hidden: int, batch_first: bool) -> d
         return {
             "c0": _state(site, 6, batch_first),
             "p": site.optional(7),
-            "input_forget": bool(site.integer("input_forget", 0)),
+            "input_forget": site.flag("input_forget"),
         }
     if kind is Gru:
-        return {"linear_before_reset": bool(site.integer("linear_before_reset", 0))}
+        return {"linear_before_reset": site.flag("linear_before_reset")}
     return {}
 
 

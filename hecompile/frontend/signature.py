@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,7 @@ from onnx import TensorProto, shape_inference
 
 from hecompile.errors import InputError
 from hecompile.frontend.load import Loaded, Source, load_model
+from hecompile.frontend.site import MOST_ELEMENTS
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -124,6 +126,12 @@ def resolve_inputs(loaded: Loaded, input_shapes: Shapes | None) -> tuple[StaticI
     firsts = {str(d.dims[0]) for d in declared if d.dims and isinstance(d.dims[0], str)}
     batch = {s for s in firsts if s and known.symbols.get(s, 1) == 1}
     resolved = [known.resolve(source, batch) for source in declared]
+    for static in resolved:
+        if math.prod(static.shape) > MOST_ELEMENTS:
+            raise InputError(
+                f"{loaded.where}: input '{static.name}' has {math.prod(static.shape)} elements, "
+                f"more than the {MOST_ELEMENTS} that are supported"
+            )
     if known.open:
         raise InputError(
             f"{loaded.where} leaves open {', '.join(known.open)}; a program has static shapes, so "
@@ -210,7 +218,8 @@ def specialise(loaded: Loaded, inputs: tuple[StaticInput, ...]) -> onnx.ModelPro
     for value in proto.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:
-        return shape_inference.infer_shapes(proto, data_prop=True)
+        # Without data_prop, which counts up to the extents that a hostile model names.
+        return shape_inference.infer_shapes(proto)
     except (shape_inference.InferenceError, RuntimeError, ValueError):
         # Only shapes behind unsupported nodes are taken from here; without them, less is told.
         return proto

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,9 @@ from hecompile.ir.program import Builder
 from hecompile.ir.tensor_ops import ConstantTensor, TensorOperation, tensor_type
 
 AnyArray = NDArray[Any]
+
+MOST_ELEMENTS = 1 << 20
+"""Elements of the largest tensor that is taken; encrypted, it is a hundred megabytes or more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +194,13 @@ class Site:
         """An integer attribute."""
         return int(self.attribute(name, default))
 
+    def flag(self, name: str, default: bool = False) -> bool:
+        """An integer attribute that says yes or no."""
+        value = self.integer(name, int(default))
+        if value not in (0, 1):
+            self.invalid(f"its {name} is {value}, not 0 or 1")
+        return value == 1
+
     def number(self, name: str, default: float) -> float:
         """A float attribute, as the shortest decimal that float32 tells apart (0.01, not 0.00999…).
 
@@ -223,11 +234,21 @@ class Site:
         """A constant as a value of the program."""
         return self.emitter.lift(array, name or f"{self.location}.constant", self.location)
 
+    def bounded(self, *extents: int) -> None:
+        """Refuse a result that is too large, before memory is spent on it."""
+        if math.prod(extents) > MOST_ELEMENTS:
+            self.invalid(
+                f"its result of shape {extents} has more than the {MOST_ELEMENTS} elements that "
+                "are supported"
+            )
+
     def emit(self, operation: TensorOperation) -> Value:
         """Append an operation, named after the node's first used output."""
         names = [n for n, wanted in zip(self.node.output, self.wanted, strict=True) if wanted]
         located = replace(operation, location=self.location)
-        return self.emitter.builder.emit(located, identifier(names[0]) if names else "")
+        value = self.emitter.builder.emit(located, identifier(names[0]) if names else "")
+        self.bounded(*tensor_type(value).shape)
+        return value
 
 
 Converter = Callable[[Site], Result]

@@ -46,9 +46,9 @@ def _head(site: Site, tail: Tail) -> Tail:
     if operator != "ArgMax":
         name = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}[operator]
         return _with(tail, step(name, axis=axis), tail.shape)
-    if site.integer("select_last_index", 0):
+    if site.flag("select_last_index"):
         site.refuse("of equal maxima it chooses the last", "export it with select_last_index=0")
-    keepdims = 1 if site.integer("keepdims", 1) else 0
+    keepdims = 1 if site.flag("keepdims", True) else 0
     kept = (1,) if keepdims else ()
     shape = (*tail.shape[:axis], *kept, *tail.shape[axis + 1 :])
     return _with(tail, step("argmax", axis=axis, keepdims=keepdims), shape)

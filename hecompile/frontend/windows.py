@@ -54,6 +54,9 @@ def _window(site: Site, kernel: tuple[int, ...]) -> dict[str, Any]:
         pads = (*less, *more) if mode == "SAME_UPPER" else (*more, *less)
     elif mode != "NOTSET":
         site.invalid(f"auto_pad '{mode}' is not one of ONNX's")
+    rank = len(spatial)
+    padded = (e + pads[i] + pads[i + rank] for i, e in enumerate(spatial))
+    site.bounded(*site.shape(0)[:2], *padded)
     return {"strides": strides, "dilations": dilations, "pads": pads}
 
 
@@ -91,8 +94,8 @@ def average_pool(site: Site) -> Result:
         AveragePool(
             x=site.value(0),
             kernel=kernel,
-            ceil=bool(site.integer("ceil_mode", 0)),
-            count_include_pad=bool(site.integer("count_include_pad", 0)),
+            ceil=site.flag("ceil_mode"),
+            count_include_pad=site.flag("count_include_pad"),
             **window,
         )
     )

@@ -1,7 +1,8 @@
 """Values of a few telling samples, on as many slots as are needed to judge all.
 
 Rotations, and the gathers of refreshes, move slots by multiples of some number, the lanes: slots
-that differ modulo the lanes never meet. Where a program packs a batch, one sample to a lane, a few lanes stand for all.
+that differ modulo the lanes never meet. Where a program packs a batch, one sample to a lane, a few
+lanes stand for all.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hecompile.interpret.scope import Scope
 from hecompile.interpret.slots import SLOT_KERNELS, SlotKernel, repeat_to, sum_of_products
-from hecompile.interpret.traced import KEPT_RUNS, Traced, cipher_periods
+from hecompile.interpret.traced import KEPT_RUNS, Memo, Traced, cipher_periods
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
 from hecompile.ir.gathers import Gather, gather_of
@@ -30,6 +31,8 @@ _BUDGET = 1 << 24
 """Slot values to hold at once, which bounds time and memory."""
 
 _FEWEST_RUNS = 2
+
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ class Lanes:
         """Slots of the chosen lanes in a period; one slot stays one."""
         return 1 if period == 1 else max(period // self.stride, 1) * len(self.chosen)
 
-    def cut(self, x: Array) -> Array:
+    def cut(self, x: NDArray[_Number]) -> NDArray[_Number]:
         """The slots (..., period) of the chosen lanes: (..., width)."""
         period = x.shape[-1]
         if period == 1 or len(self.chosen) == self.stride == 1:
@@ -100,10 +103,18 @@ class SlotSamples:
     Attributes:
         lanes: the lanes looked at.
         values: (runs or 1, width of the value's period), by value name.
+        memo: of what follows from values and constants alone.
     """
 
-    def __init__(self, program: Program, lanes: Lanes, values: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        lanes: Lanes,
+        values: Mapping[str, Array],
+        memo: Memo | None = None,
+    ) -> None:
         """Compute what `values` lack: what was inserted since, or all that follows the inputs."""
+        self.memo = Memo() if memo is None else memo
         self.lanes = lanes
         self.values = dict(values)
         self._program = program
@@ -121,12 +132,17 @@ class SlotSamples:
                 continue
             if type(op) in kernels:
                 array = kernels[type(op)](op, scope)
-                self.values[op.result.name] = array[..., : self.lanes.width_of(_period(op.result))]
+                width = self.lanes.width_of(_period(op.result))
+                self.values[op.result.name] = array if array.shape[1] <= width else array[:, :width]
 
     @property
     def runs(self) -> int:
         """Number of runs."""
         return max((len(array) for array in self.values.values()), default=1)
+
+    def weights(self, op: he.SumMulPlain) -> Array:
+        """The weights of a sum of products, (operands, width)."""
+        return self.memo(self.lanes.cut, self._program.array(op.weights), name="cut")
 
     def taken(self, op: he.Refresh) -> Gather:
         """What a refresh takes for each slot of its result that is looked at."""
@@ -152,7 +168,12 @@ class SlotSamples:
         return np.roll(repeat_to(at(op.x), width), -self.lanes.steps(op), axis=-1)
 
     def _sum_mul_plain(self, op: he.SumMulPlain, at: Scope) -> Array:
-        return self._stacks.weighted_sum(op.xs, self.values, at.constant(op.weights))
+        return self._stacks.weighted_sum(op.xs, self.values, self.weights(op))
+
+
+def single(x: Array) -> Array:
+    """In single precision, of which types say nothing here."""
+    return cast(Array, x.astype(np.float32, copy=False))
 
 
 class Stacks:
@@ -175,6 +196,8 @@ class Stacks:
             alike = len({x.shape for x in operands}) == 1
             self._latest = {names: np.stack(operands) if alike else None}
         stacked = self._latest[names]
+        if stacked is not None:
+            weights = weights.astype(stacked.dtype, copy=False)
         if stacked is not None and weights.shape[1] == 1:
             return np.asarray(np.tensordot(weights[:, 0], stacked, 1))
         if stacked is not None and weights.shape[1] == stacked.shape[2]:
@@ -195,8 +218,13 @@ def look_closely(program: Program, traced: Traced) -> SlotSamples:
         size = sum(lanes.width_of(p) for p in cipher_periods(traced.program))
         runs = min(max(_BUDGET // max(size, 1), _FEWEST_RUNS), KEPT_RUNS)
         inputs = {name: lanes.cut(x[:runs]) for name, x in traced.runs.items()}
-        traced.looked[key] = SlotSamples(traced.program, lanes, inputs).values
-    return SlotSamples(program, lanes, traced.looked[key])
+        values = SlotSamples(traced.program, lanes, inputs).values
+        # As factors of noise they need few digits; constants are also asked how they are rounded.
+        traced.looked[key] = {
+            name: single(x) if x.size > x.shape[1] else x for name, x in values.items()
+        }
+        traced.memos[key] = Memo()
+    return SlotSamples(program, lanes, traced.looked[key], traced.memos[key])
 
 
 def look_at_bounds(program: Program) -> SlotSamples:

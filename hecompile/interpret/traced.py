@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,35 @@ from hecompile.ir.types import CipherType, PlainType
 KEPT_RUNS: Final = 16
 """Runs kept to be looked at closely: the largest, and some spread over the others."""
 
+_KEPT_ELEMENTS = 1 << 24
+
+
+class Memo:
+    """Results that follow from arrays alone, for who asks again about the same arrays.
+
+    Programs planned from one share their values and constants, and differ in levels and scales.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._kept: dict[tuple[object, ...], tuple[tuple[Array, ...], Array]] = {}
+        self._size = 0
+
+    def __call__(self, function: Callable[..., Array], *arrays: Array, name: str = "") -> Array:
+        """What a function, told apart by its name if it has one, gives for these arrays.
+
+        Nobody may change the arrays, nor what comes back.
+        """
+        key = (name or function, *map(id, arrays))
+        if key not in self._kept:
+            result = function(*arrays)
+            self._size += result.size
+            if self._size > _KEPT_ELEMENTS:
+                self._kept, self._size = {}, result.size
+            # Arrays that are kept cannot leave their identity to others.
+            self._kept[key] = (arrays, result)
+        return self._kept[key][1]
+
 
 class Traced(Mapping[str, Array]):
     """Largest absolute value of each slot over all runs, (period,), by value name.
@@ -27,7 +56,9 @@ class Traced(Mapping[str, Array]):
         runs: packed slots (up to `KEPT_RUNS`, period) of chosen runs, by the name of each input's
             result; the most telling runs come first.
         lanes: lanes chosen by their number, and
-        looked: values on these runs, both kept by whoever looks closely (`interpret.lanes`).
+        looked: values on these runs, and
+        memos: what was found from those, all kept by whoever looks closely (`interpret.lanes`).
+        told: what was said last about a program, and of which (`precision`).
     """
 
     def __init__(
@@ -38,6 +69,8 @@ class Traced(Mapping[str, Array]):
         self.runs = dict(runs)
         self.lanes: dict[int, NDArray[np.int64]] = {}
         self.looked: dict[tuple[int, int], dict[str, Array]] = {}
+        self.memos: dict[tuple[int, int], Memo] = {}
+        self.told: tuple[Program, Any] | None = None
         self._largest = dict(largest)
 
     def __getitem__(self, name: str) -> Array:

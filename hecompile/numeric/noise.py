@@ -192,7 +192,7 @@ def float_rounding(parameters: Parameters, magnitude: float) -> float:
     return 2.0 * stages * (0.5 * 2.0**-53 * magnitude) ** 2
 
 
-def rounding_error(values: Array, scale: float) -> Array:
+def rounding_error(values: Array | float, scale: float) -> Array:
     """Return by how much numbers change that are encoded one by one, each for all slots.
 
     One coefficient holds such a number, rounded to a multiple of 1 / scale. The error is known.

@@ -1,4 +1,4 @@
-"""Bytes of what travels: SEAL compresses what it saves, and keeps a seed in place of half a key."""
+"""Bytes of what travels: ciphertexts are packed; SEAL compresses keys and keeps a seed of half."""
 
 from __future__ import annotations
 
@@ -26,22 +26,10 @@ def residue_bytes(prime_bits: int) -> int:
     return (prime_bits + 7) // 8
 
 
-def packed_bytes(parameters: Parameters, level: int, polynomials: int = 2) -> int:
-    """Exact bytes of a packed ciphertext (`hecompile.runtime.wire` writes it)."""
+def ciphertext_file_bytes(parameters: Parameters, level: int, polynomials: int = 2) -> int:
+    """Exact bytes of a ciphertext that travels, packed (`hecompile.runtime.wire` does it)."""
     widths = sum(map(residue_bytes, parameters.coeff_modulus_bits[: level + 1]))
     return PACKED_HEADER.size + polynomials * parameters.poly_modulus_degree * widths
-
-
-def ciphertext_file_bytes(parameters: Parameters, level: int, polynomials: int = 2) -> int:
-    """Bytes of a ciphertext that travels; one polynomial where the other is a seed.
-
-    Whole ciphertexts are packed, exactly; those with a seed are as SEAL compresses them, to
-    within 3 %.
-    """
-    if polynomials > 1:
-        return packed_bytes(parameters, level, polynomials)
-    shares = sum(map(packed_share, parameters.coeff_modulus_bits[: level + 1]))
-    return round(parameters.poly_modulus_degree * _RESIDUE_BYTES * shares)
 
 
 def galois_key_file_bytes(parameters: Parameters) -> int:

@@ -134,7 +134,7 @@ class Packer:
             vectors, rest = coefficients, GARBAGE
             if coefficients.shape[1] > 1:
                 rows = np.repeat(coefficients, np.asarray(sections), axis=1)
-                vectors, rest = self._spread(rows, part.places), ZERO
+                vectors, rest = self._spread(rows, part.places)
             result = evaluate_polynomial(self._build, part.value, vectors, basis)
             unchanged = result == part.value
             places = Places(part.places.elements, rest)
@@ -216,12 +216,18 @@ class Packer:
         targets = goals.natural(x.size, self._capacity)
         return self.affine([Term(x, identity)], np.zeros(x.size), targets, "repack")
 
-    def _spread(self, rows: Array, places: Places) -> Array:
-        """Coefficients by element of the last axis, (degree + 1, width), to slots."""
-        vectors = np.zeros((len(rows), places.period))
-        elements = places.elements[places.held] % rows.shape[1]
-        vectors[:, places.held] = rows[:, elements]
-        return self._widen(vectors)
+    def _spread(self, rows: Array, places: Places) -> tuple[Array, str]:
+        """Coefficients by element of the last axis, (degree + 1, width), to slots.
+
+        Coefficients that are the same for all elements are the same for all slots: they need no
+        vector, and those that are 1 no product. What that leaves in places without an element is
+        told beside them.
+        """
+        alike = (rows == rows[:, :1]).all(axis=1)
+        vectors = np.where(alike[:, None], rows[:, :1], np.zeros(places.period))
+        rest = GARBAGE if vectors.any() and len(places.held) < places.period else ZERO
+        vectors[:, places.held] = rows[:, places.elements[places.held] % rows.shape[1]]
+        return self._widen(vectors), rest
 
     def _widen(self, vectors: Array) -> Array:
         """Rows by place to rows by slot; one place alone stays one number."""

@@ -45,6 +45,7 @@ class Prices:
     ring: int
     weighing: Weighing = Weighing()
     cost: CostModel = field(default_factory=active_cost_model)
+    _known: dict[tuple[str, int], float] = field(default_factory=dict, compare=False, repr=False)
 
     def primes(self, depth: int) -> int:
         """Primes left of a value that `depth` more levels follow."""
@@ -52,7 +53,10 @@ class Prices:
 
     def of(self, operation: str, depth: int) -> float:
         """Seconds of one operation on a value that `depth` more levels follow."""
-        return self.cost.seconds(operation, self.ring, self.primes(depth))
+        key = operation, self.primes(depth)
+        if key not in self._known:
+            self._known[key] = self.cost.seconds(operation, self.ring, key[1])
+        return self._known[key]
 
     def product(self, depth: int, scalar: bool = False) -> float:
         """Seconds of one plaintext product, its addition included."""

@@ -13,8 +13,9 @@ from hecompile.ir.constants import SparseMap
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.packing import targets as goals
+from hecompile.packing.arrangements import Arrangements, views
 from hecompile.packing.demand import Source, demand
-from hecompile.packing.places import Places, alignment, in_order, joined
+from hecompile.packing.places import Places, in_order
 from hecompile.packing.plans import (
     Choice,
     Decisions,
@@ -30,7 +31,7 @@ from hecompile.packing.sources import Fit, Free, as_needed
 from hecompile.packing.views import contiguous_range
 
 BEAM = 4
-"""Plans that are followed beyond a linear map or a refresh."""
+"""Plans that are followed into a linear map or a refresh."""
 
 WIDE = 16
 """Plans that are followed at once until then."""
@@ -67,16 +68,18 @@ class LayoutSearch:
         self._maps: dict[str, SparseMap] = {}
         self._pools: dict[str, Pool | None] = {}
         self._memory: dict[object, float] = {}
-        self._steps: dict[object, list[tuple[int, int]] | None] = {}
+        self._rows: dict[str, tuple[int, ...]] = {}
+        self._arranged = Arrangements(capacity)
 
     def best(self) -> tuple[Decisions, float]:
         """The cheapest decisions found, and their price."""
         states = [State()]
         for position, op in enumerate(self._program):
+            # What a target is worth shows where its elements meet others, before the next map.
+            if isinstance(op, move.Affine | move.Refresh):
+                states = prune(states, BEAM, WIDE)
             grown = (new for state in states for new in self._grow(op, state))
-            forgotten = [self._forget(state, op, position) for state in grown]
-            narrow = isinstance(op, move.Affine | move.Refresh)
-            states = prune(forgotten, BEAM if narrow else WIDE)
+            states = prune((self._forget(state, op, position) for state in grown), WIDE, WIDE)
         found = min(states, key=lambda state: state.price)
         return found.decisions, found.price
 
@@ -84,7 +87,12 @@ class LayoutSearch:
         dead = {v.name for v in op.operands if self._last[v.name] <= position}
         if not dead:
             return state
-        return replace(state, places={k: v for k, v in state.places.items() if k not in dead})
+        places = {k: v for k, v in state.places.items() if k not in dead}
+        packed = state.packed
+        if isinstance(op, move.Refresh):
+            alive = {p.source for p in places.values() if isinstance(p, Free)}
+            packed = frozenset(entry for entry in packed if entry[0] in alive)
+        return replace(state, places=places, packed=packed)
 
     def _grow(self, op: Operation, state: State) -> Iterator[State]:
         """Every way to go on."""
@@ -119,10 +127,14 @@ class LayoutSearch:
                 placement = Free(name, 0, tensor.tensor_type(op.defined).size)
             case move.Slice():
                 start, count = contiguous_range(op)
-                placement = _viewed(state.places[op.x.name], start, count)
+                viewed = state.places[op.x.name]
+                if isinstance(viewed, Free):
+                    placement = viewed.view(start, count)
+                else:
+                    placement = views(viewed, start, count)
             case _:
                 placement = state.places[op.operands[0].name]
-        return replace(state, places={**state.places, name: placement}, price=state.price + price)
+        return self._with(state, name, placement, price)
 
     def _settled(self, op: Operation, operand: int, state: State) -> Iterator[State]:
         """Plans in which an operand has a place."""
@@ -142,20 +154,14 @@ class LayoutSearch:
             yield whole
         if op.result is None:
             return
-        for reader, _ in self._readers(op.result):
-            rows = tensor.tensor_type(reader.defined).size
-            for places in goals.replicas(free.size, self._capacity, rows):
-                yield Fit((places,))
+        for rows in self._rows_of_readers(op.result):
+            yield from self._arranged.replicas(free.size, rows)
 
     def _in_order(self, size: int) -> Fit:
-        return Fit(tuple(t.places for t in goals.natural(size, self._capacity)))
+        return self._arranged.in_order(size)
 
     def _whole(self, free: Free) -> Fit | None:
-        size = self._sizes[free.source]
-        if size == free.size:
-            return None
-        placement = _viewed(self._in_order(size).places, free.start, free.size)
-        return None if isinstance(placement, Free) else Fit(placement, whole=True)
+        return self._arranged.whole(free, self._sizes[free.source])
 
     def _fit(self, op: Operation, operand: int, fit: Fit, state: State) -> State:
         """Put a free operand somewhere; it stays free for others."""
@@ -164,8 +170,7 @@ class LayoutSearch:
         if not isinstance(free, Free):
             return state
         paid = self._pack(free, fit, self._depth.get(value.name, 0), state)
-        fits = {**paid.decisions.fits, use_of(op, operand): fit}
-        return replace(paid, decisions=replace(paid.decisions, fits=fits))
+        return replace(paid, trail=(paid.trail, use_of(op, operand), fit))
 
     def _pack(self, free: Free, fit: Fit, depth: int, state: State) -> State:
         """Pay for the ciphertexts of a fit that are not there yet."""
@@ -185,7 +190,7 @@ class LayoutSearch:
         """Where an operand is, once it is settled."""
         placement = state.places[op.operands[operand].name]
         if isinstance(placement, Free):
-            return state.decisions.fits[use_of(op, operand)].places
+            return state.fit(use_of(op, operand)).places
         return placement
 
     def _pairs(self, op: tensor.Mul | tensor.Add | tensor.Sub, state: State) -> Iterator[State]:
@@ -215,27 +220,15 @@ class LayoutSearch:
         depth = self._depth.get(op.defined.name, 0)
         product = isinstance(op, tensor.Mul)
         price, rotate = 0.0, self._prices.of("rotate", depth + 1)
-        steps = self._alignment(x, y)
+        steps = self._arranged.steps(x, y)
         if steps is None:
             price = (len(x) + len(y)) * _REPACKING * rotate
             x = y = self._in_order(tensor.tensor_type(op.x).size).places
             steps = [(0, 0)] * len(x)
         price += sum(left + right > 0 for left, right in steps) * rotate
         price += len(x) * self._prices.square(depth + 1) * product
-        places = tuple(
-            joined(a.turned(left), b.turned(right), product)
-            for a, b, (left, right) in zip(x, y, steps, strict=True)
-        )
+        places = self._arranged.met(x, y, steps, product)
         return self._with(state, op.defined.name, places, price)
-
-    def _alignment(
-        self, x: tuple[Places, ...], y: tuple[Places, ...]
-    ) -> list[tuple[int, int]] | None:
-        """As `places.alignment`, each once."""
-        key = tuple(p.key for p in x), tuple(p.key for p in y)
-        if key not in self._steps:
-            self._steps[key] = alignment(x, y)
-        return self._steps[key]
 
     def _single(self, op: tensor.Polynomial | tensor.Neg, state: State) -> State:
         places = self._place(op, 0, state)
@@ -246,8 +239,9 @@ class LayoutSearch:
             price = len(places) * products * self._prices.square(depth + 1)
         return self._with(state, op.defined.name, places, price)
 
-    def _with(self, state: State, name: str, places: tuple[Places, ...], price: float) -> State:
-        return replace(state, places={**state.places, name: places}, price=state.price + price)
+    def _with(self, state: State, name: str, placement: Placement, price: float) -> State:
+        shared = self._arranged.shared(placement)
+        return replace(state, places={**state.places, name: shared}, price=state.price + price)
 
     def _leave(self, op: tensor.Output, state: State) -> State:
         """Outputs that no layouts describe are packed anew."""
@@ -266,13 +260,9 @@ class LayoutSearch:
                 if isinstance(free, Free) and i not in choice.chunks:
                     depth = self._depth.get(x.name, 0)
                     rest = self._pack(free, self._in_order(free.size), depth, rest)
-            choices = {**rest.decisions.choices, name: choice}
-            yield replace(
-                rest,
-                places={**state.places, name: tuple(t.places for t in choice.targets)},
-                decisions=replace(rest.decisions, choices=choices),
-                price=rest.price + self._price(op, choice, state),
-            )
+            decided = replace(rest, trail=(rest.trail, name, choice))
+            price = self._price(op, choice, state)
+            yield self._with(decided, name, tuple(t.places for t in choice.targets), price)
 
     def _choices(self, op: move.Affine, state: State) -> Iterator[Choice]:
         size = tensor.tensor_type(op.defined).size
@@ -317,6 +307,14 @@ class LayoutSearch:
             if pool is not None and pool.groups * pool.size == size:
                 shape = tensor.tensor_type(op.defined).shape
                 yield from goals.phased(pool, shape, self._capacity)
+
+    def _rows_of_readers(self, value: Value) -> tuple[int, ...]:
+        """Rows of the first maps that read a value through slot-wise operations."""
+        if value.name not in self._rows:
+            readers = self._readers(value)
+            rows = (tensor.tensor_type(reader.defined).size for reader, _ in readers)
+            self._rows[value.name] = tuple(dict.fromkeys(rows))
+        return self._rows[value.name]
 
     def _readers(self, value: Value) -> list[tuple[move.Affine, str]]:
         """The first maps that read a value through slot-wise operations, and their maps."""
@@ -401,11 +399,3 @@ class LayoutSearch:
                 rotations += (pool.size // len(parts)).bit_length() - 1
         rotate, add = self._prices.of("rotate", depth), self._prices.of("add", depth)
         return rotations * rotate + additions * add
-
-
-def _viewed(placement: Placement, start: int, count: int) -> Placement:
-    """A run of a tensor's elements, without an operation."""
-    if isinstance(placement, Free):
-        return placement.view(start, count)
-    views = (p.view(start, count) for p in placement)
-    return tuple(v for v in views if v is not None)

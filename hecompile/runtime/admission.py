@@ -13,13 +13,18 @@ from typing import Any, Final
 
 from hecompile.errors import ProgramError
 from hecompile.ir import he_ops as he
+from hecompile.ir.gathers import gather_of
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.ir.verifier import Offence, report
+from hecompile.numeric.masking import mask_bits_needed, modulus_bits_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import SCALE_TOLERANCE
 
 REMEDY: Final = "compile the model again; the program does not fit its encryption parameters"
+
+MOST_SLOT_BITS: Final = 100.0
+"""Largest slots of masked values, times the scale, that are computed with exactly."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +49,18 @@ def facts(value: Value) -> Facts:
     return Facts(level, scale)
 
 
-def mask_magnitude(op: he.Refresh) -> float:
-    """Largest absolute value of a refresh's mask.
+def masked_bound(op: he.Refresh, x: Value) -> float:
+    """Largest absolute slot of a refresh's operand that its mask is made for.
 
     Raises:
         ProgramError: The value has no bound, so no mask is known to hide it.
     """
-    bounds = [he.cipher_type(v).bound for v in (op.defined, *op.xs)]
-    bound = next((b for b in bounds if b is not None), None)
+    bound = he.cipher_type(x).bound
+    if bound is None and op.gather is None:
+        bound = he.cipher_type(op.defined).bound
     if bound is None or not 0 < bound < math.inf:
-        raise ProgramError(f"{op.defined} has no bound above 0, so no mask is known to hide it")
-    return bound * 2.0**op.mask_bits
+        raise ProgramError(f"{x} has no bound above 0, so no mask is known to hide it")
+    return bound
 
 
 def check_program(program: Program) -> Parameters:
@@ -174,18 +180,23 @@ def _drop(program: Program, op: he.DropLevel) -> Iterator[str]:
 
 
 def _refresh(program: Program, op: he.Refresh) -> Iterator[str]:
-    magnitude = mask_magnitude(op)
-    for value in (*op.xs, op.defined):
-        found = facts(value)
-        if program.parameters is None:
-            return
-        room = program.parameters.modulus(found.level) / 2
-        # No coefficient of an encoding exceeds the largest slot times the scale; 1% is for noise.
-        if 1.01 * magnitude * (1 + 2.0**-op.mask_bits) * found.scale >= room:
-            yield (
-                f"a mask of {op.mask_bits} bits on {value} overflows the modulus of level"
-                f" {found.level}"
-            )
+    gather_of(op, program)
+    if program.parameters is None:
+        return
+    if op.mask_bits < 0:
+        yield f"{op.mask_bits} bits are no mask"
+    degree, name = program.parameters.poly_modulus_degree, f"a mask of {op.mask_bits} bits"
+    for x in op.xs:
+        found, period = facts(x), he.cipher_type(x).period
+        numbers = (degree, period, masked_bound(op, x), found.scale, op.mask_bits)
+        # The response needs no room for its mask, which wraps around alike on both sides.
+        if modulus_bits_needed(*numbers) > math.log2(program.parameters.modulus(found.level)):
+            yield f"{name} on {x} overflows the modulus of level {found.level}"
+        # A slot's standard deviation is M * sqrt(P / 3).
+        slot = mask_bits_needed(*numbers) + math.log2(period) / 2 + 3
+        growth = max(math.log2(facts(op.defined).scale / found.scale), 0.0)
+        if slot + growth > MOST_SLOT_BITS:
+            yield f"{name} on {x} makes its slots larger than {MOST_SLOT_BITS:.0f} bits"
 
 
 def _nothing(program: Program, op: Operation) -> Iterator[str]:

@@ -25,7 +25,7 @@ from hecompile.runtime.serial import ciphertext_from_bytes
 from hecompile.runtime.wire import ciphertext_bytes
 
 MAGIC: Final = b"HECS"
-VERSION: Final = 1
+VERSION: Final = 2
 _FIELDS: Final = (
     "program",
     "key_id",

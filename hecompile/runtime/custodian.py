@@ -20,8 +20,10 @@ from hecompile.runtime.keys import SecretKey
 from hecompile.runtime.packing import unpack
 from hecompile.runtime.postprocess import Processed, post_process
 from hecompile.runtime.ranges import OutsideWarning, no_warning
-from hecompile.runtime.serial import ciphertext_from_bytes, to_bytes
+from hecompile.runtime.rounds import KeyHolder
+from hecompile.runtime.serial import ciphertext_from_bytes
 from hecompile.runtime.spec import CipherSpec, ClientSpec, OutputSpec
+from hecompile.runtime.wire import ciphertext_bytes
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Custodian:
 
     A refresh never gives a plaintext away: its answer is encrypted under the same key. What it
     decrypts is masked by the evaluator, so that the custodian does not learn the model's
-    intermediate values.
+    intermediate values; `rounds` says exactly what it sees. Results are sent in full: SEAL takes
+    longer to compress a ciphertext with a seed than to make it.
 
     Envelopes are not authenticated: their digests find damage, not malice. Whoever can alter what
     is sent here can have any ciphertext under this key refreshed, or decrypted as an output that
@@ -94,7 +97,7 @@ class Custodian:
         self._guard = guard if guard is not None else OpenGuard()
         self._context = key.context
         self._decryptor: Any = seal.Decryptor(key.context.seal, key.key)
-        self._encryptor: Any = seal.Encryptor(key.context.seal, key.key)
+        self._holder = KeyHolder(key.context, key.key)
 
     def refresh(self, request: bytes) -> bytes:
         """Decrypt masked ciphertexts and encrypt them anew at their full level.
@@ -116,12 +119,11 @@ class Custodian:
         expected = self._expected(Kind.REFRESH_REQUEST, stated.round)
         round_ = self.spec.refresh(stated.round)
         envelope = open_envelope(request, expected, round_.request, self.spec.parameters, what)
-        blobs = [
-            self._refresh(data, before, after)
-            for data, before, after in zip(
-                envelope.ciphertexts, round_.request, round_.response, strict=True
-            )
+        values = [
+            self._load(*pair) for pair in zip(envelope.ciphertexts, round_.request, strict=True)
         ]
+        results = self._holder.answer(round_, values)
+        blobs = [ciphertext_bytes(self._context, value) for value in results]
         self.rounds += 1
         answer = replace(envelope.header, kind=Kind.REFRESH_RESPONSE)
         return seal_envelope(answer, round_.response, blobs)
@@ -211,17 +213,15 @@ class Custodian:
 
     def _slots(self, data: bytes, cipher: CipherSpec) -> Array:
         """Decrypt to one period of slots: the mean of the repetitions, which share a value."""
-        encrypted = ciphertext_from_bytes(
-            self._context, data, cipher.level, cipher.scale, what=f"ciphertext {cipher.name}"
-        )
         plain = seal.Plaintext()
-        self._decryptor.decrypt(encrypted, plain)
+        self._decryptor.decrypt(self._load(data, cipher), plain)
         repetitions = self._context.decode(plain).reshape(-1, cipher.period)
         return np.asarray(repetitions.mean(axis=0))
 
-    def _refresh(self, data: bytes, before: CipherSpec, after: CipherSpec) -> bytes:
-        plain = self._context.encode(self._slots(data, before), after.level, after.scale)
-        return to_bytes(self._encryptor.encrypt_symmetric(plain))
+    def _load(self, data: bytes, cipher: CipherSpec) -> Any:
+        return ciphertext_from_bytes(
+            self._context, data, cipher.level, cipher.scale, what=f"ciphertext {cipher.name}"
+        )
 
     def _unpack(self, entry: OutputSpec, slots: dict[str, Array], samples: int) -> Array:
         """Put an output's elements together, shape (samples, *dims)."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from hecompile.errors import IntegrityError, ProgramError
 from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
-from hecompile.runtime.admission import check_program, facts, mask_magnitude
+from hecompile.runtime.admission import check_program
 from hecompile.runtime.checkpoint import Checkpoint, checkpoint_from_bytes
 from hecompile.runtime.envelope import Header, Kind, open_envelope, seal_envelope
 from hecompile.runtime.guard import Guard, OpenGuard
@@ -22,6 +22,7 @@ from hecompile.runtime.machine import Machine, Timing
 from hecompile.runtime.masks import MaskSource
 from hecompile.runtime.model_weights import open_model
 from hecompile.runtime.pair import Pair, start_pair
+from hecompile.runtime.rounds import MaskedRounds
 from hecompile.runtime.serial import ciphertext_from_bytes
 from hecompile.runtime.spec import UNBOUND, CipherSpec, RefreshSpec, spec_from_program
 from hecompile.runtime.weight_cache import WeightCache
@@ -85,6 +86,7 @@ class Evaluator:
                 " bundle with hecompile keygen."
             )
         self.context = keys.context
+        self.rounds = MaskedRounds(program, self.spec.refreshes, keys.context)
         self.progress = progress
         self.pair: Pair | None = None
         self._guard = guard if guard is not None else OpenGuard()
@@ -269,11 +271,9 @@ class Evaluation:
         envelope = open_envelope(
             response, header, waiting.response, evaluator.spec.parameters, "the refresh response"
         )
-        for op, cipher, data in zip(
-            self._refreshes(), waiting.response, envelope.ciphertexts, strict=True
-        ):
+        unmasks = evaluator.rounds.unmasks(self._checkpoint.masks, waiting.group)
+        for cipher, data, mask in zip(waiting.response, envelope.ciphertexts, unmasks, strict=True):
             value = evaluator.load(data, cipher)
-            mask = evaluator.context.encode(self._mask(op), cipher.level, cipher.scale)
             evaluator.machine.remove_mask(value, mask)
             self._live[cipher.name] = value
         self._position += len(waiting.response)
@@ -331,14 +331,13 @@ class Evaluation:
     def _request(self, group: int) -> bytes:
         evaluator = self._evaluator
         self._waiting = waiting = evaluator.spec.refresh(group)
-        last = evaluator.program.last_uses
         blobs = []
-        for position, op in enumerate(self._refreshes(), start=self._position):
-            found = facts(op.xs[0])
-            mask = evaluator.context.encode(self._mask(op), found.level, found.scale)
-            keep = last[op.xs[0].name] > position
-            masked = evaluator.machine.add_mask(self._live[op.xs[0].name], mask, keep)
+        for cipher, mask in zip(
+            waiting.request, evaluator.rounds.masks(self._checkpoint.masks, group), strict=True
+        ):
+            masked = evaluator.machine.add_mask(self._live[cipher.name], mask)
             blobs.append(ciphertext_bytes(evaluator.context, masked))
+        for position, op in enumerate(self._refreshes(), start=self._position):
             evaluator.machine.release(op, position, self._live)
         header = self._header(Kind.REFRESH_REQUEST, group)
         return seal_envelope(header, waiting.request, blobs)
@@ -351,11 +350,6 @@ class Evaluation:
                 break
             found.append(op)
         return found
-
-    def _mask(self, op: he.Refresh) -> Any:
-        period = he.cipher_type(op.defined).period
-        name = op.defined.name
-        return self._checkpoint.masks.mask(name, period, mask_magnitude(op))
 
     def _header(self, kind: Kind, group: int = 0) -> Header:
         at = self._checkpoint

@@ -147,12 +147,9 @@ class Machine:
             if self._last[value.name] <= position:
                 live.pop(value.name, None)
 
-    def add_mask(self, value: Any, mask: Any, keep: bool) -> Any:
-        """Add an encoded mask to a ciphertext; the ciphertext itself is spared if `keep`."""
+    def add_mask(self, value: Any, mask: Any) -> Any:
+        """The sum of a ciphertext and an encoded mask; the ciphertext itself is spared."""
         mask.scale = value.scale
-        if not keep:
-            self._evaluator.add_plain_inplace(value, mask)
-            return value
         masked = seal.Ciphertext()
         self._evaluator.add_plain(value, mask, masked)
         return masked

@@ -1,26 +1,36 @@
-"""Masks of refreshed values: pseudorandom numbers that only the evaluator knows.
+"""Masks of refreshed values: polynomials of pseudorandom integers that only the evaluator knows.
 
-A mask is uniform in [-M, M) with M = bound * 2**mask_bits, where `bound` is the compiler's bound on
-the slot's value, taken from calibration with a margin. For any two values x, x' within the bound,
-what the key holder sees (x + mask, x' + mask) differs by a statistical distance of |x - x'| / 2M,
-at most 2**-mask_bits. Nothing is claimed for a value beyond the bound, which samples unlike those
-of calibration can give: it is hidden by fewer bits, the fewer the farther beyond it is. One period
-of slots carries one value each, repeated over the ciphertext; the mask repeats with it, so that
-repetitions reveal no more.
+A mask is uniform in [-M, M) in every one of the N coefficients, those included that the key holder
+drops: they hide the noise. `numeric.masking` says how large M is for a statistical distance of
+2**-mask_bits, and why. The masked value is m + r, exact integers: what is said of two values within
+the compiler's bound, which calibration with a margin gives, is said of their integers m. A value
+beyond the bound is hidden by fewer bits, the fewer the farther beyond it is.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from hecompile.ir.constants import Array
+from hecompile.runtime.wide import Wide, uniform
 
 SEED_BYTES = 32
+WORDS: Final = 4
+"""Words of 64 bits that a coefficient takes from the stream."""
+
+_DIGITS: Final = 13
+
+
+def mask_size(bits: float) -> int:
+    """The least M that is 2**bits or more and has 14 significant bits."""
+    shift = max(0, math.floor(bits) - _DIGITS)
+    return math.ceil(math.exp2(bits - shift)) << shift
 
 
 @dataclass(frozen=True)
@@ -33,14 +43,19 @@ class MaskSource:
 
     seed: bytes = field(default_factory=lambda: secrets.token_bytes(SEED_BYTES), repr=False)
 
-    def mask(self, name: str, period: int, magnitude: float) -> Array:
-        """The mask of the value `name`, shape (period,), uniform in [-magnitude, magnitude).
+    def mask(self, name: str, count: int, size: int, every: int = 1) -> Wide:
+        """The mask of that name: integers of shape (count,), uniform in [-size, size).
 
-        Equal arguments give the equal mask.
+        Equal arguments give the equal mask. No integer's probability differs from another's by
+        more than 2**-81.
+
+        Args:
+            name: No two masks of an evaluation may share it.
+            count: How many.
+            size: A result of `mask_size`.
+            every: Give each so many-th integer alone, from the first on.
         """
         start = sha256(name.encode("utf-8")).digest()[:16]
         stream = Cipher(algorithms.AES(self.seed), modes.CTR(start)).encryptor()
-        words = np.frombuffer(stream.update(bytes(8 * period)), dtype="<u8")
-        # 53 bits fill a double's mantissa.
-        unit = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        return np.asarray((2.0 * unit - 1.0) * magnitude)
+        words = np.frombuffer(stream.update(bytes(8 * WORDS * count)), dtype="<u8")
+        return uniform(words.reshape(WORDS, count)[:, ::every], size)

@@ -8,7 +8,8 @@ programs can hold a copy of it.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,19 +25,29 @@ _TURN = 256
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """Constants w below their primes, with w / q rounded down.
+    """Constants below their primes.
 
-    For primes of 49 bits or more it also holds w * 2**30 modulo q in the same way.
+    Attributes:
+        parts: The constants w, and w / q rounded down; the same of w * 2**30 modulo q before them
+            where a prime has 49 bits or more.
     """
 
-    value: Residues
-    share: NDArray[np.float64]
-    upper: Factor | None = None
+    parts: tuple[tuple[Residues, NDArray[np.float64]], ...]
 
-    def spread(self, *shape: int) -> Factor:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Their shape."""
+        return self.parts[0][0].shape
+
+    def spread(self, *shape: int) -> Self:
         """The constants in another shape."""
-        upper = self.upper and self.upper.spread(*shape)
-        return Factor(self.value.reshape(shape), self.share.reshape(shape), upper)
+        return replace(
+            self, parts=tuple((w.reshape(shape), s.reshape(shape)) for w, s in self.parts)
+        )
+
+    def taken(self, order: NDArray[np.int64]) -> Self:
+        """Those of shape (primes, count) in another order."""
+        return replace(self, parts=tuple((w[:, order], s[:, order]) for w, s in self.parts))
 
 
 class Moduli:
@@ -53,16 +64,16 @@ class Moduli:
 
     def factor(self, rows: list[list[int]]) -> Factor:
         """Constants of shape (primes, count)."""
+        if not self._wide:
+            return Factor((self._shared(rows),))
+        pairs = zip(rows, self.primes, strict=True)
+        upper = self._shared([[(w << int(_HALF)) % q for w in row] for row, q in pairs])
+        return Factor((upper, self._shared(rows)))
+
+    def _shared(self, rows: list[list[int]]) -> tuple[Residues, NDArray[np.float64]]:
         value = np.array(rows, dtype=np.uint64)
         # Below the true quotient by at least what the products round up.
-        share = value / self.q(2).astype(np.float64) * (1.0 - 2.0**-50)
-        if not self._wide:
-            return Factor(value, share)
-        shifted = [[(w << int(_HALF)) % q for w in row] for row, q in zip(rows, self.primes)]  # noqa: B905
-        high = np.array(shifted, dtype=np.uint64)
-        return Factor(
-            value, share, Factor(high, high / self.q(2).astype(np.float64) * (1.0 - 2.0**-50))
-        )
+        return value, value / self.q(2).astype(np.float64) * (1.0 - 2.0**-50)
 
     def constant(self, value: int) -> Factor:
         """One constant modulo each prime, shape (primes, 1)."""
@@ -71,30 +82,39 @@ class Moduli:
     def times(self, x: Residues, factor: Factor) -> Residues:
         """Products with constants, reduced."""
         q = self.q(x.ndim)
-        if factor.upper is None:
-            result = _lazy(x, factor, q)
+        if len(factor.parts) == 1:
+            result = _lazy(x, *factor.parts[0], q)
         else:
-            result = _lazy(x >> _HALF, factor.upper, q)
-            result += _lazy(x & np.uint64((1 << 30) - 1), factor, q)
-            result = np.minimum(result, result - (q + q))
-        return np.minimum(result, result - q)
+            result = _lazy(x >> _HALF, *factor.parts[0], q)
+            result += _lazy(x & np.uint64((1 << 30) - 1), *factor.parts[1], q)
+            result = _least(result, result - (q + q))
+        return _least(result, result - q)
 
     def add(self, x: Residues, y: Residues) -> Residues:
         """Sums, reduced."""
         result = x + y
-        return np.minimum(result, result - self.q(x.ndim))
+        return _least(result, result - self.q(x.ndim))
 
     def subtract(self, x: Residues, y: Residues) -> Residues:
         """Differences, reduced."""
         result = x - y
-        return np.minimum(result, result + self.q(x.ndim))
+        return _least(result, result + self.q(x.ndim))
 
     def residues(self, values: Wide) -> Residues:
         """Integers of shape (...) modulo each prime, shape (primes, ...)."""
-        q = self.q(1 + values.high.ndim).astype(np.int64)
-        upper = (values.high % q).astype(np.uint64)
-        shift = self.constant(1 << SPLIT).spread(*q.shape)
-        return self.add(self.times(upper, shift), (values.low % q).astype(np.uint64))
+        upper = self._reduced(values.high)
+        shift = self.constant(1 << SPLIT).spread(-1, *(1,) * values.high.ndim)
+        return self.add(self.times(upper, shift), self._reduced(values.low))
+
+    def _reduced(self, values: NDArray[np.int64]) -> Residues:
+        """Numbers of either sign, modulo each prime; numpy's own remainder is many times slower."""
+        q = self.q(1 + values.ndim).view(np.int64)
+        quotient = np.floor(values * (1.0 / q)).astype(np.int64)
+        quotient *= q
+        # The quotient is one too large, right, or one too small.
+        result = (values - quotient).view(np.uint64)
+        result = _least(result, result + q.view(np.uint64))
+        return _least(result, result - q.view(np.uint64))
 
     def integers(self, residues: Residues) -> Double:
         """The integers of least absolute value that have given residues, as real numbers.
@@ -120,9 +140,9 @@ class Moduli:
         for digit, prime in zip(digits[::-1], self.primes[::-1], strict=True):
             # -x - 1 has every digit turned round, and leading zeros where x is near the modulus.
             turned = np.where(negative, np.uint64(prime - 1) - digit, digit)
-            rough = np.float64(prime)
-            part = np.float64(prime - int(rough))
-            result = total(product(result, rough), product(result, part))
+            rough = np.full(1, prime, dtype=np.float64)
+            left = np.full(1, prime - int(rough[0]), dtype=np.float64)
+            result = total(product(result, rough), product(result, left))
             result = total(result, _double(turned))
         sign = np.where(negative, -1.0, 1.0)
         one = np.where(negative, -1.0, 0.0)
@@ -136,11 +156,17 @@ def _double(words: Residues) -> Double:
     return Double(rough, rest.astype(np.float64))
 
 
-def _lazy(x: Residues, factor: Factor, q: Residues) -> Residues:
-    """A product below 2q of x below 2**49, or of any x for which x * w / q is."""
-    quotient = (x.view(np.int64) * factor.share).astype(np.int64).view(np.uint64)
+def _least(x: Residues, y: Residues) -> Residues:
+    """The one of two numbers a prime apart that is below it; the other may have wrapped around."""
+    result: Residues = np.minimum(x, y)
+    return result
+
+
+def _lazy(x: Residues, w: Residues, share: NDArray[np.float64], q: Residues) -> Residues:
+    """A product below 2q of x and w below q, one of them below 2**49."""
+    quotient = (x.view(np.int64) * share).astype(np.int64).view(np.uint64)
     quotient *= q
-    result = x * factor.value
+    result = x * w
     result -= quotient
     return result
 
@@ -172,6 +198,7 @@ class Transform:
         self.size = size
         self._stages = []
         self._inverse = []
+        self._powers = [self._all_powers(q) for q in moduli.primes]
         exponents = [size]
         # Long vectors are turned halfway, so that numpy's inner loops stay long.
         self._turn = 1 << (size.bit_length() // 2) if size >= _TURN else size
@@ -181,28 +208,31 @@ class Transform:
             self._inverse.append(self._twiddles(halves, -1))
             exponents = [e for half in halves for e in (half, half + size)]
 
+    def _all_powers(self, prime: int) -> list[int]:
+        if self.size == 1:
+            return [1]
+        root = pow(root_of_unity(prime, self.degree), self.degree // self.size, prime)
+        powers = [1]
+        for _ in range(2 * self.size - 1):
+            powers.append(powers[-1] * root % prime)
+        return powers
+
     def _twiddles(self, exponents: list[int], sign: int) -> Factor:
-        rows = []
-        for q in self.moduli.primes:
-            root = pow(root_of_unity(q, self.degree), self.degree // self.size, q)
-            powers = [1]
-            for _ in range(2 * self.size - 1):
-                powers.append(powers[-1] * root % q)
-            rows.append([powers[sign * e % (2 * self.size)] for e in exponents])
+        rows = [[powers[sign * e % len(powers)] for e in exponents] for powers in self._powers]
         factor, blocks = self.moduli.factor(rows), len(exponents)
         if blocks < self._turn:
             return factor.spread(len(rows), 1, blocks, 1, 1)
         outer, inner = self._turn, blocks // self._turn
         order = np.arange(blocks).reshape(outer, inner).T.ravel()
-        return _taken(factor, order).spread(len(rows), 1, inner, 1, outer)
+        return factor.taken(order).spread(len(rows), 1, inner, 1, outer)
 
     def forward(self, coefficients: Residues) -> Residues:
         """Values of polynomials, both of shape (primes, polynomials, n)."""
-        primes, count, size = coefficients.shape
+        primes, count, _ = coefficients.shape
         x, outer = coefficients[..., None], 1
         for factor in self._stages:
-            blocks = factor.value.shape[2]
-            if outer == 1 and factor.value.shape[4] > 1:
+            blocks = factor.shape[2]
+            if outer == 1 and factor.shape[4] > 1:
                 outer = self._turn
                 x = x.reshape(primes, count, outer, -1).swapaxes(2, 3)
             pairs = x.reshape(primes, count, blocks, 2, -1, outer)
@@ -217,14 +247,14 @@ class Transform:
 
     def backward(self, values: Residues) -> Residues:
         """Coefficients times n, of polynomials with given values; shape (primes, count, n)."""
-        primes, count, size = values.shape
+        primes, count, _ = values.shape
         x, outer = values[..., None], 1
-        if self._inverse and self._inverse[-1].value.shape[4] > 1:
+        if self._inverse and self._inverse[-1].shape[4] > 1:
             outer = self._turn
             x = x.reshape(primes, count, outer, -1).swapaxes(2, 3)
         for factor in reversed(self._inverse):
-            blocks = factor.value.shape[2]
-            if outer > 1 and factor.value.shape[4] == 1:
+            blocks = factor.shape[2]
+            if outer > 1 and factor.shape[4] == 1:
                 x = x.reshape(primes, count, -1, outer).swapaxes(2, 3)
                 outer = 1
             pairs = x.reshape(primes, count, blocks, 2, -1, outer)
@@ -254,11 +284,6 @@ class Transform:
         shrink = self.moduli.factor([[pow(self.degree, -1, q)] for q in self.moduli.primes])
         found = self.backward(np.ascontiguousarray(kept[..., 0]))
         return self.moduli.times(found, shrink.spread(-1, 1, 1))
-
-
-def _taken(factor: Factor, order: NDArray[np.int64]) -> Factor:
-    upper = factor.upper and _taken(factor.upper, order)
-    return Factor(factor.value[:, order], factor.share[:, order], upper)
 
 
 @functools.cache

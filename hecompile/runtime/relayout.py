@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +109,21 @@ def fourier(period: int) -> Fourier:
     return Fourier(period)
 
 
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """What the slots of a polynomial are.
+
+    Attributes:
+        source: The polynomial whose slot each slot takes, -1 for zero, shape (P,).
+        place: That slot, 0 where there is none.
+        ratios: The result's scale divided by that of each polynomial.
+    """
+
+    source: NDArray[np.int64]
+    place: NDArray[np.int64]
+    ratios: tuple[float, ...]
+
+
 class Pool:
     """Slots of several polynomials, from which others are put together."""
 
@@ -129,22 +145,18 @@ class Pool:
         self._high = np.concatenate([x.high for x in slots])
         self._low = np.concatenate([x.low for x in slots])
 
-    def gather(
-        self, source: NDArray[np.int64], place: NDArray[np.int64], ratios: Sequence[float]
-    ) -> Wide:
-        """Put a polynomial together, and round its coefficients.
-
-        Args:
-            source: The polynomial whose slot each slot takes, -1 for zero, shape (P,).
-            place: That slot, 0 where there is none.
-            ratios: The result's scale divided by that of each polynomial.
-
-        Returns:
-            Its coefficients, shape (2P,).
-        """
-        index = self._starts[source + 1] + place
-        factors = np.array([0.0, *ratios])[source + 1]
-        taken = product(Double(self._high[index], self._low[index]), factors)
-        one = Double(taken.high[None], taken.low[None])
-        found = nearest(fourier(len(source)).coefficients(one))
-        return Wide(found.high[0], found.low[0])
+    def gather(self, wanted: Sequence[Taken]) -> list[Wide]:
+        """Put polynomials together, and round their coefficients, of shape (2P,) each."""
+        results: list[Wide | None] = [None] * len(wanted)
+        periods = [len(one.source) for one in wanted]
+        for period in dict.fromkeys(periods):
+            chosen = [n for n, found in enumerate(periods) if found == period]
+            source = np.stack([wanted[n].source for n in chosen])
+            index = self._starts[source + 1] + np.stack([wanted[n].place for n in chosen])
+            ratios = np.array([(0.0, *wanted[n].ratios) for n in chosen])
+            factors = np.take_along_axis(ratios, source + 1, axis=1)
+            slots = product(Double(self._high[index], self._low[index]), factors)
+            found = nearest(fourier(period).coefficients(slots))
+            for n, high, low in zip(chosen, found.high, found.low, strict=True):
+                results[n] = Wide(high, low)
+        return [one for one in results if one is not None]

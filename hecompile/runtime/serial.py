@@ -16,7 +16,7 @@ import tenseal.sealapi as seal
 
 from hecompile.errors import IntegrityError
 from hecompile.numeric.parameters import Parameters
-from hecompile.numeric.wire import packed_bytes
+from hecompile.numeric.wire import ciphertext_file_bytes
 from hecompile.runtime.context import SCALE_TOLERANCE, Context
 from hecompile.runtime.stream import HEADER as HEADER
 from hecompile.runtime.stream import MAGIC as MAGIC
@@ -34,7 +34,7 @@ _FRESH: Final = "get a fresh copy"
 def ciphertext_limit(parameters: Parameters, level: int, polynomials: int = 2) -> int:
     """Most bytes that a serialised ciphertext may have."""
     compressed = _packed(parameters.ciphertext_bytes(level, polynomials) + _MEMBER_BYTES)
-    return max(compressed, packed_bytes(parameters, level, polynomials))
+    return max(compressed, ciphertext_file_bytes(parameters, level, polynomials))
 
 
 def ciphertext_from_bytes(

@@ -10,6 +10,7 @@ from typing import Final
 from hecompile.errors import InputError, IntegrityError, ProgramError
 from hecompile.files import sha256_bytes
 from hecompile.ir import he_ops
+from hecompile.ir.gathers import gather_of
 from hecompile.ir.operation import Value
 from hecompile.ir.printer import print_program
 from hecompile.ir.program import Program
@@ -18,6 +19,7 @@ from hecompile.ir.types import CipherType, Layout
 from hecompile.numeric.parameters import Parameters
 from hecompile.preprocess import Step
 from hecompile.runtime.ranges import Ranges
+from hecompile.runtime.slot_runs import SlotRuns
 
 UNBOUND: Final = ""
 """Stands for the digest of a manifest where there is none."""
@@ -98,13 +100,15 @@ class RefreshSpec:
 
     Attributes:
         group: Number of the round's group in the program.
-        request: Ciphertexts that come, masked, named after the refreshed values.
-        response: Ciphertexts that go back, in the same order, named after the results.
+        request: Ciphertexts that come, masked, each once, named after the refreshed values.
+        response: Ciphertexts that go back, named after the results.
+        taken: Where the slots of each of them come from.
     """
 
     group: int
     request: tuple[CipherSpec, ...]
     response: tuple[CipherSpec, ...]
+    taken: tuple[SlotRuns, ...]
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,8 @@ class ClientSpec:
         """Refuse ciphertexts that these parameters cannot hold.
 
         Raises:
-            ProgramError: A level, period, layout or element does not exist, or ranges are of
-                another number of elements.
+            ProgramError: A level, period, layout, element or slot does not exist, or ranges are
+                of another number of elements.
         """
         if self.batch < 1:
             raise ProgramError(f"the batch is 1 or more, not {self.batch}.")
@@ -155,6 +159,8 @@ class ClientSpec:
         for cipher in (*self.output_ciphertexts, *rounds):
             if cipher.gather is not None:
                 raise ProgramError(f"%{cipher.name} is no input, but says what to gather.")
+        for round_ in self.refreshes:
+            _check_round(round_)
         for entry in self.inputs:
             for cipher in entry.ciphertexts:
                 _check_gather(cipher, math.prod(entry.dims), self.batch)
@@ -182,6 +188,17 @@ class ClientSpec:
             if entry.group == group:
                 return entry
         raise IntegrityError(f"the program has no refresh round {group}; nothing was decrypted.")
+
+
+def _check_round(entry: RefreshSpec) -> None:
+    """Refuse a round whose results take what does not come."""
+    if len({c.name for c in entry.request}) != len(entry.request):
+        raise ProgramError(f"refresh round {entry.group} has a ciphertext come twice.")
+    if len(entry.taken) != len(entry.response):
+        raise ProgramError(f"refresh round {entry.group} does not say what its results take.")
+    periods = [cipher.period for cipher in entry.request]
+    for cipher, runs in zip(entry.response, entry.taken, strict=True):
+        runs.check(cipher.name, cipher.period, periods)
 
 
 def _check_ranges(label: str, dims: tuple[int, ...], ranges: Ranges | None) -> None:
@@ -272,7 +289,8 @@ def refresh_specs(program: Program) -> tuple[RefreshSpec, ...]:
     """Collect the refresh rounds of a program in order.
 
     Raises:
-        ProgramError: The refreshes of one group do not follow one another.
+        ProgramError: The refreshes of one group do not follow one another, or one takes what
+            there is not.
     """
     groups: dict[int, list[he_ops.Refresh]] = {}
     previous: int | None = None
@@ -286,13 +304,18 @@ def refresh_specs(program: Program) -> tuple[RefreshSpec, ...]:
             )
         groups.setdefault(op.group, []).append(op)
         previous = op.group
-    return tuple(
-        RefreshSpec(
-            group,
-            tuple(_cipher(op.xs[0]) for op in ops),
-            tuple(_cipher(op.defined) for op in ops),
-        )
-        for group, ops in groups.items()
+    return tuple(_round(program, group, ops) for group, ops in groups.items())
+
+
+def _round(program: Program, group: int, ops: Sequence[he_ops.Refresh]) -> RefreshSpec:
+    values = list(dict.fromkeys(x for op in ops for x in op.xs))
+    places = {value.name: place for place, value in enumerate(values)}
+    taken = (SlotRuns.of(gather_of(op, program), [places[x.name] for x in op.xs]) for op in ops)
+    return RefreshSpec(
+        group,
+        tuple(_cipher(value) for value in values),
+        tuple(_cipher(op.defined) for op in ops),
+        tuple(taken),
     )
 
 

@@ -12,10 +12,11 @@ from hecompile.ir.types import Interval, Layout
 from hecompile.numeric.parameters import Parameters
 from hecompile.preprocess import steps_from_list, steps_to_list
 from hecompile.runtime.ranges import Ranges
+from hecompile.runtime.slot_runs import SlotRuns
 from hecompile.runtime.spec import CipherSpec, ClientSpec, InputSpec, OutputSpec, RefreshSpec
 
 FORMAT: Final = "hecompile-client"
-VERSION: Final = 2
+VERSION: Final = 3
 MAX_SPEC_BYTES: Final = 32 << 20
 _FIELDS: Final = (
     "format",
@@ -32,7 +33,9 @@ _LAYOUT_FIELDS: Final = ("first", "count", "stride", "offset", "rest")
 _INPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "range", "preprocessing")
 _OUTPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "range", "post")
 _RANGE_FIELDS: Final = ("whole", "lower", "upper")
-_REFRESH_FIELDS: Final = ("group", "request", "response")
+_REFRESH_FIELDS: Final = ("group", "request", "response", "taken")
+_RUN: Final = 3
+"""Numbers of a run: how many slots, of which ciphertext of the request, from which slot on."""
 
 
 def spec_to_json(spec: ClientSpec) -> bytes:
@@ -122,6 +125,7 @@ def _refresh_json(spec: RefreshSpec) -> dict[str, Any]:
         "group": spec.group,
         "request": [_cipher_json(c) for c in spec.request],
         "response": [_cipher_json(c) for c in spec.response],
+        "taken": [[number for run in one.runs for number in run] for one in spec.taken],
     }
 
 
@@ -195,6 +199,11 @@ def _read_output(record: Record) -> OutputSpec:
 
 def _read_refresh(record: Record) -> RefreshSpec:
     request, response = _read_ciphers(record, "request"), _read_ciphers(record, "response")
-    if [c.period for c in request] != [c.period for c in response]:
-        raise record.wrong("response", "does not match the request")
-    return RefreshSpec(record.integer("group"), request, response)
+    taken = []
+    for item in record.items("taken"):
+        numbers = item if isinstance(item, list) else [None]
+        if len(numbers) % _RUN or any(type(n) is not int for n in numbers):
+            raise record.wrong("taken", "must hold lists of whole numbers, three a run")
+        runs = zip(*(numbers[first::_RUN] for first in range(_RUN)), strict=True)
+        taken.append(SlotRuns(tuple(runs)))
+    return RefreshSpec(record.integer("group"), request, response, tuple(taken))

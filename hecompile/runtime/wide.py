@@ -19,7 +19,7 @@ Reals = NDArray[np.float64]
 SPLIT = 48
 """Bits of the lower part of an integer."""
 
-LARGEST = 2.0**97
+LARGEST = 2.0**100
 """Numbers beyond it are cut to it: no masked value is as large."""
 
 _HALVES = 134217729.0
@@ -72,7 +72,7 @@ def _halves(values: Reals) -> tuple[Reals, Reals]:
 
 
 def double_of(values: Wide) -> Double:
-    """The integers as real numbers, exactly: those below 2**97 in absolute value."""
+    """The integers as real numbers, exactly."""
     rough = values.low.astype(np.float64)
     rest = (values.low - rough.astype(np.int64)).astype(np.float64)
     upper = values.high.astype(np.float64) * 2.0**SPLIT
@@ -85,3 +85,27 @@ def nearest(values: Double) -> Wide:
     high = np.floor(upper * 2.0**-SPLIT)
     low = np.where(upper == values.high, values.low, 0.0) + (upper - high * 2.0**SPLIT)
     return Wide(high.astype(np.int64), np.rint(low).astype(np.int64))
+
+
+def uniform(words: NDArray[np.uint64], size: int) -> Wide:
+    """Integers in [-size, size) from uniform words, all alike but for 2**-81.
+
+    The range is a number of at most 15 bits times a power of two: the power takes bits as they are,
+    the number a product with a fraction of 96 bits (D. Lemire, Fast random integer generation in an
+    interval, 2019, without its rejections).
+
+    Args:
+        words: Shape (4, count).
+        size: At most 14 significant bits and then zeros, below 2**97.
+    """
+    shift = max(0, (2 * size).bit_length() - 15)
+    number = np.uint64(2 * size >> shift)
+    fine = (words[1] >> np.uint64(16)) * number >> np.uint64(48)
+    top = ((words[0] >> np.uint64(16)) * number + fine >> np.uint64(48)).astype(np.int64)
+    if shift < SPLIT:
+        low = (top << shift) + (words[2] & np.uint64((1 << shift) - 1)).astype(np.int64)
+        return Wide(np.zeros_like(low) - (size >> SPLIT), low - size % (1 << SPLIT))
+    low = (words[2] & np.uint64((1 << SPLIT) - 1)).astype(np.int64)
+    middle = (words[3] & np.uint64((1 << (shift - SPLIT)) - 1)).astype(np.int64)
+    high = (top << (shift - SPLIT)) + middle
+    return Wide(high - (size >> SPLIT), low - size % (1 << SPLIT))

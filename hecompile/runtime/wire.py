@@ -15,7 +15,7 @@ import numpy as np
 import tenseal.sealapi as seal
 
 from hecompile.errors import IntegrityError, ProgramError
-from hecompile.numeric.wire import PACKED_HEADER, packed_bytes, residue_bytes
+from hecompile.numeric.wire import PACKED_HEADER, ciphertext_file_bytes, residue_bytes
 from hecompile.runtime.context import Context
 from hecompile.runtime.rawmemory import Residues
 from hecompile.runtime.residues import LayoutError, load_residues, residue_access, warn_slow
@@ -71,7 +71,7 @@ def unpack_ciphertext(
         IntegrityError: The bytes are no such ciphertext.
     """
     parameters = context.parameters
-    size = packed_bytes(parameters, level, polynomials)
+    size = ciphertext_file_bytes(parameters, level, polynomials)
     if len(data) != size:
         raise IntegrityError(f"{what} has {len(data)} bytes instead of {size}; get a fresh copy.")
     _, version, *shape, scale = PACKED_HEADER.unpack_from(data)

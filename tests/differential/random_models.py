@@ -297,7 +297,12 @@ def _pad(g: Growing, x: str, kind: str) -> str:
 def _blocks(g: Growing, x: str, kind: str) -> str:
     _, c, h, w = g.shapes[x]
     fits = c % 4 == 0 if kind == "DepthToSpace" else h % 2 == w % 2 == 0
-    return g.add(kind, x, blocksize=2) if fits else g.add("Identity", x)
+    if not fits:
+        if not _small((4, c, h, w)):
+            return g.add("Identity", x)
+        repeats = [1, 4, 1, 1] if kind == "DepthToSpace" else [1, 1, 2, 2]
+        x = g.add("Tile", x, g.weight(np.array(repeats)))
+    return g.add(kind, x, blocksize=2)
 
 
 @step("Gemm", ranks=(2,))
@@ -356,12 +361,15 @@ def _global_pool(g: Growing, x: str, kind: str) -> str:
     return g.add(kind, x)
 
 
-@step("LSTM", "GRU", "RNN", ranks=(3,), heavy=2)
+@step("LSTM", "GRU", "RNN", heavy=2)
 def _recurrent(g: Growing, x: str, kind: str) -> str:
-    _, steps, features = g.shapes[x]
-    if steps > 2:
-        bounds = (g.weight(np.array([v])) for v in (0, 2, 1))
-        x = g.add("Slice", x, *bounds)
+    """One or two steps, in any direction; other ranks become sequences first."""
+    if len(g.shapes[x]) != 3:
+        shape = [0, 1, -1] if len(g.shapes[x]) == 2 else [0, 0, -1]
+        x = g.add("Reshape", x, g.weight(np.array(shape)))
+    if g.shapes[x][1] > 2:
+        x = g.add("Slice", x, *(g.weight(np.array([v])) for v in (0, 2, 1)))
+    features = g.shapes[x][2]
     gates, hidden = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind], g.whole(1, 3)
     direction = g.pick(("forward", "reverse", "bidirectional"))
     d = 2 if direction == "bidirectional" else 1

@@ -42,6 +42,25 @@ def test_without_refreshes_a_deep_program_is_refused_with_its_stages(steps: int)
         assert remedy in remedies
 
 
+def test_fewer_rounds_than_any_plan_has_are_refused_with_the_fewest() -> None:
+    with pytest.raises(CompileError) as caught:
+        compile_tiny(small_lstm(8), options=CompileOptions(max_refreshes=1, ring=8192))
+    told = str(caught.value)
+    fewest = re.findall(r"--max-refreshes is 1, and the smallest .* reached is (\d+)\.", told)
+    assert int(fewest[0]) > 1
+    assert "Remedies: raise --max-refreshes, leave --ring to the compiler" in told
+
+
+def test_the_line_decides_between_few_rounds_and_many() -> None:
+    model = small_lstm(steps=2)
+    near, far = (
+        compile_tiny(model, options=CompileOptions(rtt=rtt, degree=3, ring=16384)).report.estimate
+        for rtt in (1e-4, 2.0)
+    )
+    assert near.refreshes > far.refreshes
+    assert near.evaluator_seconds < far.evaluator_seconds
+
+
 def test_refreshes_at_no_price_save_the_evaluator_work() -> None:
     model = small_lstm()
     cheap = compile_tiny(model, options=CompileOptions(refresh="client"))

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +15,10 @@ import tenseal.sealapi as seal
 from hecompile.access.signing import SigningKey
 from hecompile.compiler import Compiled
 from hecompile.config import CompileOptions
-from hecompile.ir import he_ops as he
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import SecretKey, secret_key
 from hecompile.runtime.packing import unpack
+from hecompile.runtime.rounds import KeyHolder
 from tests.encrypted.compiled_models import (
     Arrays,
     answers,
@@ -36,9 +34,8 @@ from tests.encrypted.runtime_parties import Parties, make_parties
 # Runs program.py as its own __main__ would, with a key holder beside it where there are refreshes.
 DRIVER = """
 import importlib.abc, json, pathlib, runpy, sys
-import numpy, tenseal.sealapi as seal
 
-folder, banned, facts = pathlib.Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
+folder, banned, holder = pathlib.Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
 
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -47,7 +44,7 @@ class Refuse(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Refuse())
 program = folder / "bundle" / "server" / "program.py"
-if facts is None:
+if not holder:
     sys.argv = [str(program), *(str(folder / part) for part in ("keys/evaluation", "in", "out"))]
     runpy.run_path(str(program), run_name="__main__")
     sys.exit()
@@ -57,20 +54,13 @@ constants = module["read_constants"](program.parent / "constants.npz")
 machine = module["Machine"](
     module["DEGREE"], module["PRIME_BITS"], constants, folder / "keys" / "evaluation"
 )
-key = seal.SecretKey()
-key.load(machine.context, str(folder / "keys" / "secret" / "secret.key"))
-decryptor, encryptor = seal.Decryptor(machine.context, key), seal.Encryptor(machine.context, key)
 
 def ask(group, ciphertexts):
-    fresh = []
-    for value, (period, level, scale) in zip(ciphertexts, facts[str(group)], strict=True):
-        plain = seal.Plaintext()
-        decryptor.decrypt(value, plain)
-        slots = numpy.array(machine.encoder.decode_double(plain)).reshape(-1, period).mean(axis=0)
-        again = seal.Ciphertext()
-        encryptor.encrypt_symmetric(machine.encode_values(slots, level, scale), again)
-        fresh.append(again)
-    return fresh
+    for number, value in enumerate(ciphertexts):
+        value.save(str(folder / f"up-{number}.ct"))
+    print(group, len(ciphertexts), flush=True)
+    fresh = int(sys.stdin.readline())
+    return [machine.load(folder / f"down-{number}.ct") for number in range(fresh)]
 
 inputs = {name: machine.load(folder / "in" / f"{name}.ct") for name in module["INPUTS"]}
 (folder / "out").mkdir()
@@ -90,16 +80,39 @@ class Place:
     compiled: Compiled
     parties: Parties
 
-    def run(self, refreshes: Mapping[str, object] | None) -> subprocess.CompletedProcess[str]:
-        words = [str(self.folder), json.dumps(BANNED), json.dumps(refreshes)]
-        return subprocess.run(
+    def run(self, holder: bool) -> subprocess.CompletedProcess[str]:
+        """Run it with a key holder here, who is asked over its output and input, or without."""
+        words = [str(self.folder), json.dumps(BANNED), json.dumps(holder)]
+        with subprocess.Popen(
             [sys.executable, "-I", "-c", DRIVER, *words],
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=200,
             cwd=self.folder,
-        )
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            lines = []
+            for line in process.stdout if holder else ():
+                lines.append(line)
+                process.stdin.write(f"{self.answer(*map(int, line.split()))}\n")
+                process.stdin.flush()
+            out, errors = process.communicate(timeout=200)
+        return subprocess.CompletedProcess([], process.returncode, "".join(lines) + out, errors)
+
+    def answer(self, group: int, count: int) -> int:
+        """Answer a request that lies in files; return how many ciphertexts went back."""
+        secret = secret_key(self.parties.ring.source(Role.SECRET))
+        values = []
+        for number in range(count):
+            values.append(seal.Ciphertext())
+            values[-1].load(secret.context.seal, str(self.folder / f"up-{number}.ct"))
+        round_ = self.compiled.spec.refresh(group)
+        fresh = KeyHolder(secret.context, secret.key).answer(round_, values)
+        for number, value in enumerate(fresh):
+            value.save(str(self.folder / f"down-{number}.ct"))
+        return len(fresh)
 
     def outputs(self) -> Arrays:
         """Decrypt what program.py wrote."""
@@ -139,7 +152,7 @@ def test_without_refreshes_it_runs_from_files_to_files(tmp_path: Path) -> None:
     compiled = compile_tiny(model, options=CompileOptions(batch=2))
     inputs = samples(model, 2)
     place = prepare(tmp_path, compiled, inputs)
-    done = place.run(None)
+    done = place.run(holder=False)
     assert done.returncode == 0, done.stderr
     found = place.outputs()
     evaluated = run_encrypted(place.parties, inputs).raw
@@ -153,15 +166,11 @@ def test_refreshes_ask_the_key_holder(tmp_path: Path) -> None:
     inputs = samples(model, 1)
     place = prepare(tmp_path, compiled, inputs)
     assert compiled.report.estimate.refreshes > 0
-    alone = place.run(None)
+    alone = place.run(holder=False)
     assert alone.returncode != 0
     assert "needs the key holder" in alone.stderr
-    rounds: dict[str, Any] = {}
-    for op in compiled.program.select(he.Refresh):
-        facts = he.cipher_type(op.defined)
-        rounds.setdefault(str(op.group), []).append((facts.period, facts.level, facts.scale))
     (tmp_path / "out").rmdir()
-    done = place.run(rounds)
+    done = place.run(holder=True)
     assert done.returncode == 0, done.stderr
     found = place.outputs()
     evaluated = run_encrypted(place.parties, inputs).raw
@@ -175,5 +184,5 @@ def test_the_driver_refuses_other_packages(tmp_path: Path, name: str) -> None:
     server = tmp_path / "bundle" / "server"
     server.mkdir(parents=True)
     (server / "program.py").write_text(f"import {name}\n")
-    done = place.run(None)
+    done = place.run(holder=False)
     assert f"{name} must not be imported" in done.stderr

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hecompile.config import CompileOptions
-from hecompile.interpret.slots import trace_slots
+from hecompile.interpret.noisy import run_program_noisy
+from hecompile.interpret.slots import run_program_slots, trace_slots
 from hecompile.interpret.tensor import run_tensor
 from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.constants import Array
@@ -18,12 +19,21 @@ from hecompile.rings import RingSearch
 from tests.differential.test_packing_programs import random_program
 from tests.encrypted.compiled_models import run_encrypted
 from tests.encrypted.runtime_parties import make_parties
+from tests.unit.relayout_programs import relayout_program
 
 FEW = (13, 45, 104)
 MANY = range(200, 240)
 PRECISION = 1e-3
 HEADROOM = 0.5
 """Largest share by which one sample's prediction may exceed that of all samples together."""
+
+
+KEYS = 3
+PESSIMISM = 8.0
+"""Most by which bounds may exceed the largest error measured, in the median of some programs."""
+
+RELAYOUTS = ((64, 1), (16, 1), (512, 64), (1024, 1))
+"""Periods and batches of inputs whose programs reorder slots in refreshes."""
 
 
 def uniform(program: Program, count: int, random: np.random.Generator) -> dict[str, Array]:
@@ -63,3 +73,34 @@ def test_bounds_of_random_programs(seed: int) -> None:
 @pytest.mark.parametrize("seed", MANY)
 def test_bounds_of_many_random_programs(seed: int) -> None:
     check_bounds(seed)
+
+
+def noisiest(program: Program, samples: dict[str, Array]) -> dict[str, Array]:
+    """The samples with the largest simulated errors, for the bound is about the worst of all."""
+    exact = run_program_slots(program, samples)["y"]
+    errors = run_program_noisy(program, samples)["y"] - exact
+    order = np.argsort(-np.abs(errors).reshape(len(exact), -1).max(axis=1))
+    return {"x": samples["x"][order[: max(2, program.batch)]]}
+
+
+def relayout_ratio(seed: int) -> float:
+    """Bound over the largest error under fresh keys, of a program that reorders slots."""
+    program, samples = relayout_program(seed, *RELAYOUTS[seed % len(RELAYOUTS)])
+    (predicted,) = predict_noise(program, trace_slots(program, samples))
+    inputs = noisiest(program, samples)
+    exact = run_program_slots(program, inputs)["y"]
+    worst = 0.0
+    for _ in range(KEYS):
+        raw = run_encrypted(make_parties(program), {"x": inputs["x"][:, 0]}).raw["y"]
+        worst = max(worst, float(np.abs(raw.reshape(exact.shape) - exact).max()))
+    assert worst <= predicted.bound, seed
+    return predicted.bound / worst
+
+
+def test_bounds_of_programs_that_reorder_slots_in_refreshes() -> None:
+    assert np.median([relayout_ratio(seed) for seed in range(3)]) < PESSIMISM
+
+
+@pytest.mark.slow
+def test_bounds_of_many_programs_that_reorder_slots_in_refreshes() -> None:
+    assert np.median([relayout_ratio(seed) for seed in range(3, 24)]) < PESSIMISM

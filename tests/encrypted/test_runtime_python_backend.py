@@ -19,9 +19,10 @@ from hecompile.backends.tenseal_python import emit_python
 from hecompile.errors import ProgramError, UsageError
 from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
-from hecompile.runtime.context import settle_scale
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import secret_key
+from hecompile.runtime.rounds import KeyHolder
+from tests.encrypted.relayout_rounds import gathered, random_gather, round_program
 from tests.encrypted.runtime_parties import Parties, make_parties
 from tests.encrypted.runtime_programs import (
     matrix_program,
@@ -36,7 +37,7 @@ RNG = np.random.default_rng(3)
 class Files:
     """A program's files and input ciphertexts on the disk, and the secret key to compare."""
 
-    def __init__(self, parties: Parties, folder: Path, x: np.ndarray) -> None:
+    def __init__(self, parties: Parties, folder: Path, xs: dict[str, np.ndarray]) -> None:
         self.parties = parties
         self.folder = folder
         self.secret = secret_key(parties.ring.source(Role.SECRET))
@@ -44,7 +45,7 @@ class Files:
         arrays: dict[str, Any] = {s: c.array for s, c in parties.program.constants.items()}
         np.savez_compressed(folder / "constants.npz", **arrays)
         parties.ring.save(folder / "keys", [Role.EVALUATION])
-        evaluation = parties.evaluator.start(parties.client.encrypt({"x": x})[0])
+        evaluation = parties.evaluator.start(parties.client.encrypt(xs)[0])
         (folder / "inputs").mkdir()
         for name, value in evaluation._live.items():
             value.save(str(folder / "inputs" / f"{name}.ct"))
@@ -82,7 +83,7 @@ def test_it_computes_what_the_evaluator_computes(tmp_path: Path, kind: str) -> N
     }[kind]()
     parties = make_parties(program)
     x = RNG.uniform(-1, 1, (1, 4))
-    files = Files(parties, tmp_path, x)
+    files = Files(parties, tmp_path, {"x": x})
     done = run_alone(tmp_path)
     assert done.returncode == 0, done.stderr
     assert np.abs(files.output()[:4] - parties.raw(x)[0]).max() < 1e-4
@@ -92,24 +93,17 @@ def test_it_computes_what_the_evaluator_computes(tmp_path: Path, kind: str) -> N
 def test_a_refresh_asks_the_key_holder(tmp_path: Path, program: Program) -> None:
     parties = make_parties(program)
     x = RNG.uniform(-1, 1, (1, 4))
-    files = Files(parties, tmp_path, x)
+    files = Files(parties, tmp_path, {"x": x})
     alone = run_alone(tmp_path)
     assert alone.returncode != 0
     assert "needs the key holder" in alone.stderr
 
-    context = files.secret.context
-    encryptor = seal.Encryptor(context.seal, files.secret.key)
+    holder = KeyHolder(files.secret.context, files.secret.key)
     seen: list[np.ndarray] = []
 
     def ask(group: int, ciphertexts: list[Any]) -> Sequence[Any]:
-        fresh = []
-        for value, cipher in zip(ciphertexts, parties.spec.refresh(group).response, strict=True):
-            seen.append(files.decrypt(value)[: cipher.period])
-            fresh.append(seal.Ciphertext())
-            plain = context.encode(seen[-1], cipher.level, cipher.scale)
-            encryptor.encrypt_symmetric(plain, fresh[-1])
-            settle_scale(fresh[-1], cipher.scale, cipher.name)
-        return fresh
+        seen.extend(files.decrypt(value) for value in ciphertexts)
+        return holder.answer(parties.spec.refresh(group), ciphertexts)
 
     module = load(tmp_path / "program.py")
     constants = module.read_constants(tmp_path / "constants.npz")
@@ -119,7 +113,46 @@ def test_a_refresh_asks_the_key_holder(tmp_path: Path, program: Program) -> None
     inputs = {name: machine.load(tmp_path / "inputs" / f"{name}.ct") for name in names}
     result = files.decrypt(module.compute(machine, inputs, ask)["y"][0])
     assert np.abs(result[:4] - parties.raw(x)[0]).max() < 1e-7
-    assert np.abs(np.concatenate(seen)).max() > 100
+    assert np.abs(np.concatenate(seen)).max() > 1000
+
+
+def test_slots_are_gathered_under_masks_of_40_bits(tmp_path: Path) -> None:
+    periods = (4, 4)
+    tables = [random_gather(RNG, periods, period) for period in (8, 4)]
+    parties = make_parties(round_program(periods, tables))
+    xs = {f"x{n}": RNG.uniform(-1, 1, (1, 4)) for n in range(2)}
+    files = Files(parties, tmp_path, xs)
+    module = load(tmp_path / "program.py")
+    constants = module.read_constants(tmp_path / "constants.npz")
+    keys = tmp_path / "keys" / "evaluation"
+    machine = module.Machine(module.DEGREE, module.PRIME_BITS, constants, keys)
+    inputs = {n: machine.load(tmp_path / "inputs" / f"{n}.ct") for n in module.INPUTS}
+    holder = KeyHolder(files.secret.context, files.secret.key)
+
+    def ask(group: int, ciphertexts: list[Any]) -> Sequence[Any]:
+        return holder.answer(parties.spec.refresh(group), ciphertexts)
+
+    found = module.compute(machine, inputs, ask)
+    rows = [x[0] for x in xs.values()]
+    for number, table in enumerate(tables):
+        slots = files.decrypt(found[f"y{number}"][0])[: table.shape[1]]
+        assert np.abs(slots - gathered(table, rows)).max() < 3e-6
+
+
+def test_parts_of_the_support_do_not_hide_one_another() -> None:
+    tree = ast.parse(emit_python(refresh_program()))
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    names = [node.name for node in tree.body if isinstance(node, kinds)]
+    names += [
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    assert len(names) == len(set(names))
+    assert "refresh" in names
+    assert "refresh" not in emit_python(matrix_program(np.eye(2), np.ones(2))).split()
 
 
 def load(path: Path) -> Any:
@@ -145,7 +178,7 @@ def test_one_statement_an_operation() -> None:
         if isinstance(node, ast.Import)
         for alias in node.names
     }
-    assert imported == {"os", "sys", "numpy", "tenseal"}
+    assert imported == {"sys", "numpy", "tenseal"}
 
 
 def test_names_that_python_cannot_have_are_changed() -> None:

@@ -17,7 +17,7 @@ from hecompile.ir.types import CipherType
 from hecompile.numeric.parameters import Parameters
 from hecompile.passbase import Context
 from hecompile.pipeline import parse_pipeline
-from tests.unit.test_passes_slots import FINISH, PLAN, recurrence
+from tests.unit.test_passes_slots import FINISH, PLAN, recurrence, refreshed
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def context() -> Context:
 
 @pytest.fixture(scope="module")
 def finished(context: Context) -> Program:
-    planned = parse_pipeline(PLAN).run(recurrence(5), context)
+    planned = parse_pipeline(refreshed(3, 4)).run(recurrence(5), context)
     chosen = planned.replace(parameters=Parameters(8192, (40, 30, 30, 30, 30, 44), 30))
     return parse_pipeline(FINISH).run(chosen, context)
 

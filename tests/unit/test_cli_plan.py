@@ -1,4 +1,4 @@
-"""Options of the refresh planner on the command line, and the plan that compile and inspect show."""
+"""Options of the refresh planner on the command line, and the plan as it is shown."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def test_segments_that_look_alike_share_a_row() -> None:
     plan = dataclasses.replace(report.estimate, segments=(first,) * 5 + (last,), refreshes=5)
     rows = report_text(dataclasses.replace(report, estimate=plan).to_json()).splitlines()
     at = rows.index("plan, each segment with the round that ends it:")
-    assert rows[at + 2].strip().startswith("1 to 5  2 ")
-    assert rows[at + 3].strip().startswith("6       1 ")
+    assert rows[at + 2].strip().startswith("1 to 5   2 ")
+    assert rows[at + 3].strip().startswith("6        1 ")
     assert rows[at + 4].startswith("operations by level")
 
 

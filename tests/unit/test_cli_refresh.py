@@ -37,6 +37,7 @@ def place(tmp_path: Path, call: Caller, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_refreshes_go_by_files(place: Path, call: Caller) -> None:
     words: list[object] = ["--input", "in.hect"]
     rounds = 0
+    plan = call("inspect", "b", "--json").document["segments"]
     while True:
         step = call(
             "evaluate", "b", "--keys", "keys/evaluation", "-o", "out.hect", *words, "--json"
@@ -48,7 +49,12 @@ def test_refreshes_go_by_files(place: Path, call: Caller) -> None:
         assert Path(state).stat().st_mode & 0o077 == 0
         assert not (place / "out.hect").exists()
         call("refresh", "b", "--keys", "keys/secret", "--input", request, "-o", "response")
+        # Two samples are two evaluations, whose requests travel in one file.
+        for file, bytes_ in ((request, "request_bytes"), ("response", "response_bytes")):
+            predicted = 2 * plan[rounds - 1][bytes_]
+            assert Path(file).stat().st_size == pytest.approx(predicted, rel=0.03)
         words = ["--resume", state, "--response", "response"]
+    assert len(plan) == rounds + 1
     document = call("inspect", "b", "--json").document
     assert rounds == document["refreshes"]
     assert not (place / "out.hect.state").exists()

@@ -156,7 +156,7 @@ def test_too_many_rounds_are_refused_with_the_fewest_reached() -> None:
     with pytest.raises(CompileError) as caught:
         options.check_limits([COSTS, fewer])
     told = str(caught.value)
-    assert "--max-refreshes is 3, and the fewest reached is 5 rounds with the key holder" in told
+    assert "--max-refreshes is 3, and the smallest number of rounds reached is 5;" in told
     assert "a larger --precision, or try a smaller --degree" in told
     assert "--optimize" not in told
     options.check_limits([COSTS, dataclasses.replace(COSTS, refreshes=3)])
@@ -199,11 +199,10 @@ def test_options_reach_the_pipelines() -> None:
     text = str(tensor_pipeline(given))
     for part in ("degree=5", "max_degree=9", "method=minimax", "margin=0.25"):
         assert part in text
-    text = str(slot_pipeline(16384, given))
-    for part in ("ring=16384", "refresh=false", "mask_bits=12"):
-        assert part in text
-    assert "refresh=false" not in str(slot_pipeline(16384, CompileOptions()))
+    assert "ring=16384" in str(slot_pipeline(16384, given))
     assert "slots=2048" in str(slot_planning(4096, given))
+    assert "insert-refresh" not in str(slot_planning(4096, given))
+    assert "insert-refresh{levels=4 mask_bits=12}" in str(slot_planning(4096, given, levels=4))
 
 
 def test_every_check_is_among_the_checks() -> None:

@@ -305,7 +305,7 @@ def test_chains_fit_the_table_or_are_none() -> None:
     with pytest.raises(PassError, match="rescale is early, few, late"):
         InsertManagement(rescale="never").run(mlp(), Context())
     with pytest.raises(CompileError, match=r"least noise reached|do not fit"):
-        ChooseParameters(ring=4096, noise=1e-9, refresh=False).run(
+        ChooseParameters(ring=4096, noise=1e-9).run(
             parse_pipeline("calibrate-slots").run(mlp(), Context({"x": np.ones((2, 1, 16))})),
             Context({"x": np.ones((2, 1, 16))}),
         )

@@ -124,14 +124,42 @@ def test_a_number_is_rounded_less_than_a_vector_and_zero_not_at_all() -> None:
     assert not _error(product(0.0)).any()
 
 
-def test_refresh_pays_for_encryption_and_mask() -> None:
+@pytest.mark.parametrize("mask_bits", [0, 45])
+def test_refresh_pays_for_encryption_and_two_roundings_but_no_mask(mask_bits: int) -> None:
     def build(b: Builder, x: Value) -> Value:
         low = _managed(b, he.DropLevel(x=x, levels=1), 1, SCALES[2])
-        return _managed(b, he.Refresh(xs=(low,), mask_bits=45), 2, SCALES[2])
+        return _managed(b, he.Refresh(xs=(low,), mask_bits=mask_bits), 2, SCALES[2])
 
-    masked = noise.float_rounding(PARAMETERS, np.abs(X).max() * 2.0**45)
-    assert masked > 10 * FRESH
-    assert _error(_program(build)).var() == pytest.approx(masked, rel=0.3)
+    expected = FRESH + 2 * noise.encoding(PARAMETERS, SCALES[2])
+    expected += noise.symmetric_encryption(PARAMETERS, SCALES[2])
+    assert _error(_program(build)).var() == pytest.approx(expected, rel=0.05)
+
+
+def test_refresh_takes_slots_of_several_values_after_averaging_their_copies() -> None:
+    """Slots 3 and 1 of x, a zero, slot 0 of 2 x; x has a period of 4."""
+    gather = np.array([[0, 0, -1, 1] * 2, [3, 1, 0, 0] * 2])
+
+    def build(b: Builder, x: Value) -> Value:
+        double = _managed(b, he.Add(x=x, y=x), 2, SCALES[2])
+        op = he.Refresh(xs=(x, double), period=8, gather=b.constant(gather.astype(float)))
+        return _managed(b, op, 2, SCALES[2])
+
+    b = Builder(name="m")
+    op = he.Input(label="x", dims=(4,), period=4, first=0, count=4)
+    y = build(b, _managed(b, op, 2, SCALES[2]))
+    b.keep(he.Output(xs=(y,), label="y", dims=(8,)))
+    program = b.finish(parameters=PARAMETERS)
+    inputs = {"x": np.tile(X[:, :4], (20, 1))}
+    exact = run_program_slots(program, inputs)["y"]
+    np.testing.assert_array_equal(exact[0, :4], [X[0, 3], X[0, 1], 0.0, 2 * X[0, 0]])
+    error = run_program_noisy(program, inputs)["y"] - exact
+    np.testing.assert_allclose(error[:, 0] - error[:, 4], 0.0, atol=8 * np.sqrt(FRESH))
+    before = noise.encoding(PARAMETERS, SCALES[2], 4)
+    before += noise.encryption(PARAMETERS, SCALES[2], 2) / (SLOTS / 4)
+    after = 2 * noise.encoding(PARAMETERS, SCALES[2], 8)
+    after += noise.symmetric_encryption(PARAMETERS, SCALES[2]) / (SLOTS / 8)
+    expected = after + before * np.array([1, 1, 0, 4] * 2)
+    np.testing.assert_allclose(error.var(axis=0), expected, rtol=0.4)
 
 
 def test_equal_seeds_give_equal_results() -> None:

@@ -1,6 +1,7 @@
 """The noise model against real ciphertexts at 128-bit security."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Seal:
         keys.create_relin_keys(self.relin_keys)
         self.encoder = sealapi.CKKSEncoder(self.context)
         self.encryptor = sealapi.Encryptor(self.context, public)
+        self.symmetric = sealapi.Encryptor(self.context, keys.secret_key())
         self.decryptor = sealapi.Decryptor(self.context, keys.secret_key())
         self.evaluator = sealapi.Evaluator(self.context)
         self.parms_ids: list[Any] = []
@@ -136,6 +138,16 @@ def test_encryption(case: Any) -> None:
     case.seal.encryptor.encrypt(plain, cipher)
     error = case.seal.decrypt(cipher) - case.seal.decode(plain)
     assert_deviation(error, noise.encryption(case.parameters, case.scale, case.level), factor=1.2)
+
+
+def test_symmetric_encryption(case: Any, tmp_path: Path) -> None:
+    plain = case.seal.encode(list(samples()), case.scale, case.level)
+    cipher = sealapi.Ciphertext()
+    place = tmp_path / "fresh"
+    case.seal.symmetric.encrypt_symmetric(plain).save(str(place))
+    cipher.load(case.seal.context, str(place))
+    error = case.seal.decrypt(cipher) - case.seal.decode(plain)
+    assert_deviation(error, noise.symmetric_encryption(case.parameters, case.scale), factor=1.2)
 
 
 def test_encryption_is_at_the_top_unless_told(seal: Any) -> None:

@@ -43,10 +43,10 @@ def chain(*stages: np.ndarray | None) -> Program:
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 8, 64]))
 def test_every_map_gets_targets_that_hold_its_result(seed: int, capacity: int) -> None:
     program = random_program(seed, 1, 2, 6, 1)
-    choices, price = LayoutSearch(program, capacity, Prices(8192)).best()
+    decisions, price = LayoutSearch(program, capacity, Prices(8192)).best()
     assert price >= 0
     for op in program.select(move.Affine):
-        targets = choices[op.defined.name].targets
+        targets = decisions.choices[op.defined.name].targets
         held = np.concatenate([t.places.elements[t.places.held] for t in targets])
         assert set(held.tolist()) == set(range(tensor.tensor_type(op.defined).size))
         assert all(t.places.period <= capacity for t in targets)

@@ -187,6 +187,20 @@ def test_an_operand_that_others_read_is_not_computed_twice() -> None:
     assert [op.basis for op in fitted.select(Polynomial)] == ["monomial"]
 
 
+def test_a_degree_that_costs_fewer_products_for_as_many_levels_is_taken() -> None:
+    """tanh is odd: degree 5 is a tenth as good as 7 and 3 a tenth as good as 5."""
+    program = network("tanh")
+    errors = {
+        degree: approximation_error(program, approximate(program, f"degree={degree}")[0], SAMPLES)
+        for degree in (3, 5, 7)
+    }
+    asked = 1.2 * errors[5].max / APPROXIMATION_SHARE
+    assert errors[3].max > 1.2 * errors[5].max
+    assert degrees(approximate(program, "", asked)[0]) == [5]
+    asked = 1.2 * errors[7].max / APPROXIMATION_SHARE
+    assert degrees(approximate(program, "", asked)[0]) == [7]
+
+
 def test_high_degrees_are_chosen_where_a_kink_needs_them() -> None:
     program = network("relu")
     fitted, _ = approximate(program, "", 5e-2)

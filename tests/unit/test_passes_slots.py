@@ -8,12 +8,13 @@ import pytest
 from hecompile.errors import CompileError, PassError
 from hecompile.interpret.noisy import run_program_noisy
 from hecompile.interpret.slots import run_program_slots, trace_slots
+from hecompile.interpret.tensor import run_tensor
 from hecompile.ir import he_ops as he
 from hecompile.ir import movement_ops as move
 from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.constants import SparseMap
 from hecompile.ir.program import Builder, Program
-from hecompile.levels import program_depth
+from hecompile.levels import refreshed_depth
 from hecompile.numeric.parameters import Parameters
 from hecompile.passbase import Context
 from hecompile.passes.assign_scales import AssignScales
@@ -25,9 +26,14 @@ from hecompile.precision import missing_headroom, predict_noise
 
 PLAN = "lower-to-slots{slots=64},cse,plan-rotations,cse,dce,calibrate-slots"
 FINISH = (
-    "insert-refresh{mask_bits=20},insert-management,assign-scales,cse,dce,"
+    "insert-management,assign-scales,cse,dce,"
     "check-levels,check-scales,check-parameters,check-precision"
 )
+
+
+def refreshed(levels: int, last: int | None = None, mask_bits: int = 20) -> str:
+    """The plan with refreshes before it, after `levels` levels at most."""
+    return f"insert-refresh{{levels={levels} last={last} mask_bits={mask_bits}}},dce,{PLAN}"
 
 
 def recurrence(steps: int, size: int = 8, seed: int = 3) -> Program:
@@ -64,39 +70,49 @@ def planned(context: Context) -> Program:
     return parse_pipeline(PLAN).run(recurrence(5), context)
 
 
-@pytest.mark.parametrize("bits", [(40, 30, 30, 30, 44), (40, 30, 30, 30, 30, 44)])
+@pytest.mark.parametrize(
+    ("bits", "levels"), [((40, 30, 30, 30, 44), 2), ((40, 30, 30, 30, 30, 44), 3)]
+)
 def test_refreshed_program_keeps_its_meaning(
-    planned: Program, context: Context, bits: tuple[int, ...]
+    context: Context, bits: tuple[int, ...], levels: int
 ) -> None:
+    """A value and its mask of 20 bits take q_0 and one more prime."""
+    program = recurrence(5)
+    planned = parse_pipeline(refreshed(levels, levels + 1)).run(program, context)
     chosen = planned.replace(parameters=Parameters(8192, bits, 30))
     finished = parse_pipeline(FINISH).run(chosen, context)
     samples = {"x": np.random.default_rng(1).normal(size=(4, 1, 8))}
-    before, after = run_program_slots(planned, samples), run_program_slots(finished, samples)
+    before, after = run_tensor(program, samples), run_program_slots(finished, samples)
     np.testing.assert_allclose(after["y"], before["y"], rtol=0, atol=1e-12)
     assert finished.select(he.Refresh)
     assert max(missing_headroom(finished).values()) <= 0
 
 
-def test_no_segment_is_deeper_than_the_chain(planned: Program, context: Context) -> None:
-    assert program_depth(planned) == 11
-    for levels in (2, 3, 5, 8):
-        cut = InsertRefresh(levels=levels, floor=0).run(planned, context)
-        assert program_depth(cut) <= levels
+@pytest.mark.parametrize("levels", [2, 3, 5, 8])
+def test_no_segment_is_deeper_than_asked(context: Context, levels: int) -> None:
+    cut = parse_pipeline(refreshed(levels)).run(recurrence(5), context)
+    assert refreshed_depth(cut).handed <= levels
+    assert refreshed_depth(cut).left <= levels
 
 
-def test_fewer_levels_never_need_fewer_rounds(planned: Program, context: Context) -> None:
+def test_outputs_may_have_a_budget_of_their_own(context: Context) -> None:
+    cut = parse_pipeline(refreshed(4, 1)).run(recurrence(5), context)
+    assert refreshed_depth(cut).handed <= 4
+    assert refreshed_depth(cut).left <= 1
+
+
+def test_fewer_levels_never_need_fewer_rounds(context: Context) -> None:
     rounds = []
-    for levels in (2, 4, 6, 11):
-        cut = InsertRefresh(levels=levels, floor=0).run(planned, context)
-        rounds.append(len({op.group for op in cut.select(he.Refresh)}))
-    assert rounds == sorted(rounds, reverse=True)
-    assert rounds[-1] == 0
+    for levels in (1, 2, 4, 6, 11):
+        cut = InsertRefresh(levels=levels).run(recurrence(5), context)
+        rounds.append(len({op.group for op in cut.select(move.Refresh)}))
+    assert rounds == [10, 5, 2, 1, 0]
 
 
-def test_what_stays_fresh_is_not_refreshed_twice(planned: Program, context: Context) -> None:
-    cut = InsertRefresh(levels=3, floor=0).run(planned, context)
-    refreshed = [op.xs[0].name for op in cut.select(he.Refresh)]
-    inputs = {op.defined.name for op in cut.select(he.Input)}
+def test_what_stays_fresh_is_not_refreshed(context: Context) -> None:
+    cut = InsertRefresh(levels=3).run(recurrence(5), context)
+    refreshed = [op.x.name for op in cut.select(move.Refresh)]
+    inputs = {op.defined.name for op in cut.select(tensor.Input)}
     assert not inputs & set(refreshed)
     assert len(refreshed) == len(set(refreshed))
 
@@ -125,15 +141,12 @@ def test_canonical_scales_differ_little_from_nominal_at_any_depth() -> None:
         assert product == pytest.approx(scales[level - 1], rel=1e-12)
 
 
-def test_choosing_meets_the_target_with_the_least_modulus(
-    planned: Program, context: Context
-) -> None:
+def test_choosing_meets_the_target_with_the_least_modulus(context: Context) -> None:
+    planned = parse_pipeline(refreshed(3, mask_bits=30)).run(recurrence(5), context)
     bits = []
     for target in (1e-2, 1e-3, 1e-4):
         chosen = ChooseParameters(ring=16384, noise=target).run(planned, context)
-        finished = parse_pipeline(FINISH.replace("mask_bits=20", "mask_bits=30")).run(
-            chosen, context
-        )
+        finished = parse_pipeline(FINISH).run(chosen, context)
         seen = trace_slots(finished, context.calibration or {})
         assert max(n.bound for n in predict_noise(finished, seen)) <= target
         assert chosen.parameters is not None
@@ -146,7 +159,7 @@ def test_choosing_without_refreshes_refuses_with_depth_and_ring(
     planned: Program, context: Context
 ) -> None:
     with pytest.raises(CompileError, match=r"11 levels deep"):
-        ChooseParameters(ring=8192, refresh=False).run(planned, context)
+        ChooseParameters(ring=8192).run(planned, context)
 
 
 def test_scales_need_parameters(planned: Program, context: Context) -> None:

@@ -11,9 +11,11 @@ from hecompile.ir import he_ops as he
 from hecompile.ir import tensor_ops
 from hecompile.ir.constants import Constant
 from hecompile.ir.operation import Operation, Value
-from hecompile.ir.program import Program
+from hecompile.ir.program import Builder, Program
 from hecompile.ir.types import CipherType, TensorType
+from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.admission import check_program
+from tests.encrypted.relayout_rounds import round_program
 from tests.encrypted.runtime_programs import matrix_program, polynomial_program, refresh_program
 
 POLYNOMIAL = polynomial_program(np.arange(1.0, 4.0))
@@ -78,6 +80,45 @@ def test_wrong_facts_are_refused(
 def test_masks_must_hide_and_fit(change: Callable[[Program], Program], message: str) -> None:
     with pytest.raises(ProgramError, match=message):
         check_program(change(POWER))
+
+
+def regathered(table: list[list[float]], **facts: object) -> Program:
+    """The program with its first refresh's slots taken from elsewhere."""
+    build = Builder(POWER)
+    for op in POWER:
+        if isinstance(op, he.Refresh) and op == POWER.select(he.Refresh)[0]:
+            symbol = build.constant(np.array(table), "gather")
+            bounded = replace(he.cipher_type(op.xs[0]), **({"bound": 4.0} | facts))  # type: ignore[arg-type]
+            xs = (Value(op.xs[0].name, bounded),)
+            op = replace(op, xs=xs, gather=symbol, period=4)
+        build.keep(op)
+    return build.finish()
+
+
+def test_gathers_must_take_slots_that_are_there() -> None:
+    check_program(regathered([[0, 0, -1, 0], [3, 3, 0, 1]]))
+    for table, message in (
+        ([[0, 0, 1, 0], [0, 0, 0, 0]], "names an operand that it does not have"),
+        ([[0, 0, -2, 0], [0, 0, 0, 0]], "names an operand that it does not have"),
+        ([[0, 0, 0, 0], [0, 4, 0, 0]], "names a slot that its operand does not have"),
+        ([[0, 0, 0, 0], [0, -1, 0, 0]], "names a slot that its operand does not have"),
+        ([[0, 0, 0, 0], [0, 0.5, 0, 0]], "no table of"),
+        ([[0, 0, 0], [0, 0, 0]], "no table of"),
+    ):
+        with pytest.raises(ProgramError, match=message):
+            check_program(regathered(table))
+
+
+def test_a_result_s_bound_says_nothing_of_slots_that_it_does_not_take() -> None:
+    with pytest.raises(ProgramError, match="has no bound above 0"):
+        check_program(regathered([[0, 0, 0, 0], [1, 1, 1, 1]], bound=None))
+
+
+def test_masks_beyond_exact_arithmetic_are_refused() -> None:
+    deep = Parameters(16384, (60, 60, 60, 60, 60), 60)
+    with pytest.raises(ProgramError, match="makes its slots larger than 100 bits"):
+        check_program(round_program((4,), [np.array([[0] * 4, [0] * 4])], deep, 40))
+    check_program(round_program((4,), [np.array([[0] * 4, [0] * 4])], deep, 30))
 
 
 def test_constants_must_have_the_declared_shape() -> None:

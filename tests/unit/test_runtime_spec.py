@@ -16,6 +16,7 @@ from hecompile.ir.types import CipherType, Interval
 from hecompile.preprocess import fit_steps
 from hecompile.preprocess_steps import CapOutliers, Standardise
 from hecompile.runtime.ranges import Ranges
+from hecompile.runtime.slot_runs import SlotRuns
 from hecompile.runtime.spec import ClientSpec, program_id, spec_from_program
 from hecompile.runtime.spec_json import spec_from_json, spec_to_json
 from tests.encrypted.runtime_programs import matrix_program, polynomial_program, refresh_program
@@ -46,6 +47,7 @@ def test_spec_holds_what_the_program_says() -> None:
     assert [(r.group, len(r.request), len(r.response)) for r in rounds] == [(7, 2, 2)]
     assert [c.level for c in rounds[0].request] == [0, 0]
     assert [c.level for c in rounds[0].response] == [2, 1]
+    assert [one.runs for one in rounds[0].taken] == [((4, 0, 0),), ((4, 1, 0),)]
 
 
 def test_programs_differ_in_identity_by_their_constants() -> None:
@@ -137,7 +139,7 @@ def add_field(d: dict[str, Any]) -> None:
 
 
 def newer(d: dict[str, Any]) -> None:
-    d["version"] = 3
+    d["version"] = 4
 
 
 def high_level(d: dict[str, Any]) -> None:
@@ -170,7 +172,7 @@ def other_step(d: dict[str, Any]) -> None:
     [
         (remove_program, "lacks the key 'program'"),
         (add_field, "unknown key 'colour'"),
-        (newer, "version 2"),
+        (newer, "version 3"),
         (high_level, "level 9"),
         (long_period, "period of 8192 in 4096 slots"),
         (zero_scale, "scale"),
@@ -216,3 +218,55 @@ def test_ranges_are_read_strictly(change: Any, message: str) -> None:
 def test_reader_refuses_other_bytes(data: bytes) -> None:
     with pytest.raises(IntegrityError):
         spec_from_json(data)
+
+
+def taken_spec(runs: object) -> bytes:
+    document = json.loads(spec_to_json(spec_from_program(refresh_program())))
+    document["refreshes"][0]["taken"][1] = runs
+    return json.dumps(document).encode()
+
+
+def test_slots_may_come_from_anywhere_in_the_request() -> None:
+    spec = spec_from_json(taken_spec([1, 0, 3, 1, -1, 0, 2, 0, 1]))
+    taken = spec.refreshes[0].taken[1]
+    assert taken.runs == ((1, 0, 3), (1, -1, 0), (2, 0, 1))
+    gather = taken.gather()
+    assert gather.source.tolist() == [0, -1, 0, 0]
+    assert gather.place.tolist() == [3, 0, 1, 2]
+    assert SlotRuns.of(gather, [0, 1]) == taken
+    assert SlotRuns.of(gather, [1, 0]).runs == ((1, 1, 3), (1, -1, 0), (2, 1, 1))
+    assert spec_from_json(spec_to_json(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        (None, "refreshes.1.taken must hold lists of whole numbers, three a run"),
+        ([4, 0], "three a run"),
+        ([4, 0, 0.0], "three a run"),
+        ([4, True, 0], "three a run"),
+        ([], r"%refresh.\d has 4 slots, but 0 are taken"),
+        ([3, 0, 0], "has 4 slots, but 3 are taken"),
+        ([5, 0, 0], "slots 0 to 4 take slots up to 4 of ciphertext 0, which has 4"),
+        ([2, 0, 0, 2, 1, 3], "slots 2 to 3 take slots up to 4 of ciphertext 1"),
+        ([2, 0, 0, 2, 2, 0], "slots 2 to 3 take ciphertext 2 of 2"),
+        ([2, 0, 0, 2, -2, 0], "slots 2 to 3 are no run"),
+        ([2, 0, 0, 2, 1, -1], "slots 2 to 3 are no run"),
+        ([4, 0, 0, 0, 1, 0], "slots 4 to 3 are no run"),
+        ([2, 0, 0, 2, -1, 1], "slots 2 to 3 take slot 1 of no ciphertext"),
+        ([2, 0, 0, 2, 0, 2], "not as long as they can be"),
+        ([2, -1, 0, 2, -1, 0], "not as long as they can be"),
+    ],
+)
+def test_what_is_taken_is_read_strictly(runs: object, message: str) -> None:
+    with pytest.raises(IntegrityError, match=message):
+        spec_from_json(taken_spec(runs))
+
+
+def test_every_result_says_what_it_takes() -> None:
+    spec = spec_from_program(refresh_program())
+    (round_,) = spec.refreshes
+    with pytest.raises(ProgramError, match="round 7 does not say what its results take"):
+        replace(spec, refreshes=(replace(round_, taken=round_.taken[:1]),))
+    with pytest.raises(ProgramError, match="round 7 has a ciphertext come twice"):
+        replace(spec, refreshes=(replace(round_, request=round_.request[:1] * 2),))

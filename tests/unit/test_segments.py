@@ -48,10 +48,10 @@ def test_a_ciphertext_travels_once_a_round() -> None:
     one, two, three = find_segments(program, UNIT)
     assert (one.requests, one.responses) == (2, 2)
     assert one.request_bytes == 2 * ciphertext_file_bytes(MEDIUM, 2)
-    assert one.response_bytes == 2 * ciphertext_file_bytes(MEDIUM, 3, 1)
+    assert one.response_bytes == 2 * ciphertext_file_bytes(MEDIUM, 3)
     assert (two.requests, two.responses) == (1, 1)
     assert two.request_bytes == ciphertext_file_bytes(MEDIUM, 2)
-    assert two.response_bytes == ciphertext_file_bytes(MEDIUM, 1, 1)
+    assert two.response_bytes == ciphertext_file_bytes(MEDIUM, 1)
     assert (three.requests, three.responses, three.request_bytes, three.response_bytes) == (0,) * 4
 
 
@@ -62,10 +62,10 @@ def test_a_segment_tells_levels_primes_and_work() -> None:
     assert (three.levels, three.start_primes, three.end_primes) == (0, 2, 2)
     # Square, relinearize, rescale, drop.
     assert (one.operations, one.key_switches) == (4, 1)
-    # Two inputs read; per request encode, add and write; per response read, encode and add.
-    assert one.evaluator_seconds == pytest.approx(2 + 4 + 2 * 3 + 2 * 3)
-    # The key holder reads, decrypts and decodes; it encodes, encrypts and writes.
-    assert one.client_seconds == pytest.approx(2 * 3 + 2 * 3)
+    # Two inputs read; per request a mask, an addition, writing; per response the other way.
+    assert one.evaluator_seconds == pytest.approx(2 + 4 + 2 * (2 + 2) + 2 * 3)
+    # The key holder reads, decrypts and decodes; it encodes, encrypts and writes, exactly.
+    assert one.client_seconds == pytest.approx(2 * 3 + 2 * (3 + 1))
     assert three.client_seconds == 0.0
 
 

@@ -1,0 +1,147 @@
+"""Both sides of a refresh: masks put on and taken off, and slots put in another order.
+
+The evaluator adds a polynomial r of random integers to each ciphertext that goes up. The key holder
+decrypts m + r, an exact integer in each coefficient, and sends back round(f(m + r)), encrypted,
+where f keeps the slots' mean over their repetitions, gathers them and brings them to another scale.
+The evaluator subtracts round(f(r)). As f is linear to within 2**-100 of the mask, what remains is
+f(m) and two roundings of half an integer each, no matter how large r was, and even where f(m + r)
+is beyond the modulus: both sides are exact modulo each prime.
+
+The key holder sees m + r, where m is the values and all of the noise. It also sees the other
+polynomial of each ciphertext, which depends on the inputs' ciphertexts, the operations and the
+weights, and is not masked: circuit privacy is not promised. It answers each request alike, whatever
+it decrypts, so that no refusal tells of the secret key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tenseal.sealapi as seal
+
+from hecompile.ir import he_ops as he
+from hecompile.ir.program import Program
+from hecompile.numeric.masking import mask_bits_needed
+from hecompile.runtime.admission import facts, masked_bound
+from hecompile.runtime.context import Context
+from hecompile.runtime.masks import MaskSource, mask_size
+from hecompile.runtime.relayout import Pool, Taken, fourier
+from hecompile.runtime.ringvalues import RingValues
+from hecompile.runtime.spec import CipherSpec, RefreshSpec
+from hecompile.runtime.wide import Double, Wide, double_of
+
+
+class Relayout:
+    """What happens to the slots in one round, the same on both sides."""
+
+    def __init__(self, round_: RefreshSpec) -> None:
+        """Take the round of a specification that was checked."""
+        self.round = round_
+        self._taken = []
+        for cipher, runs in zip(round_.response, round_.taken, strict=True):
+            gather = runs.gather()
+            ratios = tuple(cipher.scale / source.scale for source in round_.request)
+            self._taken.append(Taken(gather.source, gather.place, ratios))
+
+    def prepare(self, ring: RingValues) -> None:
+        """Compute tables now, so that the first evaluation is as quick as others."""
+        for cipher in (*self.round.request, *self.round.response):
+            fourier(cipher.period)
+        for cipher in self.round.response:
+            ring.prepare(cipher.level, 2 * cipher.period)
+
+    def results(self, polynomials: Sequence[Double]) -> list[Wide]:
+        """The results' coefficients, from those of what came."""
+        return Pool(polynomials).gather(self._taken)
+
+    def plaintexts(self, ring: RingValues, polynomials: Sequence[Double]) -> list[Any]:
+        """The results as plaintexts at their levels and scales."""
+        return _at_levels(ring, self.results(polynomials), self.round.response)
+
+
+def mask_sizes(program: Program) -> dict[tuple[int, str], int]:
+    """How large the masks are: M by group and value that goes up, of an admitted program."""
+    sizes: dict[tuple[int, str], int] = {}
+    degree = program.parameters.poly_modulus_degree if program.parameters is not None else 0
+    for op in program.select(he.Refresh):
+        for x in op.xs:
+            numbers = (he.cipher_type(x).period, masked_bound(op, x), facts(x).scale)
+            size = mask_size(mask_bits_needed(degree, *numbers, op.mask_bits))
+            sizes[op.group, x.name] = max(size, sizes.get((op.group, x.name), 0))
+    return sizes
+
+
+class MaskedRounds:
+    """The evaluator's side of a program's refreshes."""
+
+    def __init__(self, program: Program, rounds: Sequence[RefreshSpec], context: Context) -> None:
+        """Find out how large the masks of a program are that was admitted."""
+        degree = context.parameters.poly_modulus_degree
+        self._degree = degree
+        self._ring = RingValues(context)
+        self._rounds = {one.group: Relayout(one) for one in rounds}
+        self._sizes = mask_sizes(program)
+        for relayout in self._rounds.values():
+            relayout.prepare(self._ring)
+
+    def masks(self, source: MaskSource, group: int) -> list[Any]:
+        """Plaintexts to add to the ciphertexts of a round's request."""
+        request = self._rounds[group].round.request
+        polynomials = [self._mask(source, group, cipher) for cipher in request]
+        return _at_levels(self._ring, polynomials, request)
+
+    def unmasks(self, source: MaskSource, group: int) -> list[Any]:
+        """Plaintexts to subtract from the ciphertexts of its response."""
+        relayout = self._rounds[group]
+        kept = [
+            double_of(self._mask(source, group, cipher, self._degree // (2 * cipher.period)))
+            for cipher in relayout.round.request
+        ]
+        return relayout.plaintexts(self._ring, kept)
+
+    def _mask(self, source: MaskSource, group: int, cipher: CipherSpec, every: int = 1) -> Wide:
+        # A value that goes up in two rounds must not have the same mask in both.
+        size = self._sizes[group, cipher.name]
+        return source.mask(f"{group}/{cipher.name}", self._degree, size, every)
+
+
+class KeyHolder:
+    """The key holder's side of refreshes."""
+
+    def __init__(self, context: Context, key: Any) -> None:
+        """Take SEAL's secret key of a context."""
+        self._ring = RingValues(context)
+        self._decryptor: Any = seal.Decryptor(context.seal, key)
+        self._encryptor: Any = seal.Encryptor(context.seal, key)
+        self._rounds: dict[int, Relayout] = {}
+
+    def answer(self, round_: RefreshSpec, request: Sequence[Any]) -> list[Any]:
+        """Fresh ciphertexts of a round's results, from the masked ones of its request."""
+        known = self._rounds.get(round_.group)
+        if known is None or known.round != round_:
+            known = self._rounds[round_.group] = Relayout(round_)
+        seen = [self._seen(*pair) for pair in zip(request, round_.request, strict=True)]
+        results = []
+        for plain in known.plaintexts(self._ring, seen):
+            results.append(seal.Ciphertext())
+            self._encryptor.encrypt_symmetric(plain, results[-1])
+        return results
+
+    def _seen(self, value: Any, cipher: CipherSpec) -> Double:
+        plain = seal.Plaintext()
+        self._decryptor.decrypt(value, plain)
+        return self._ring.coefficients(plain, cipher.level, 2 * cipher.period)
+
+
+def _at_levels(
+    ring: RingValues, polynomials: Sequence[Wide], ciphers: Sequence[CipherSpec]
+) -> list[Any]:
+    found: dict[int, Any] = {}
+    levels = [cipher.level for cipher in ciphers]
+    for level in dict.fromkeys(levels):
+        chosen = [n for n, other in enumerate(levels) if other == level]
+        scales = [ciphers[n].scale for n in chosen]
+        plains = ring.plaintexts([polynomials[n] for n in chosen], level, scales)
+        found |= dict(zip(chosen, plains, strict=True))
+    return [found[n] for n in range(len(ciphers))]

@@ -1,0 +1,111 @@
+"""Slots of polynomials with coefficients of up to a hundred bits."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from hecompile.runtime.relayout import Pool, Taken, fourier
+from hecompile.runtime.wide import Double, Wide, double_of, nearest, whole
+
+RNG = np.random.default_rng(7)
+
+
+def random_polynomial(size: int, bits: int) -> Wide:
+    values = [int.from_bytes(RNG.bytes(13), "little") % (2 << bits) - (1 << bits) for _ in
+              range(size)]  # fmt: skip
+    return Wide(np.array([v >> 48 for v in values]), np.array([v % (1 << 48) for v in values]))
+
+
+def small_polynomial(size: int, bits: int) -> Wide:
+    return Wide(np.zeros(size, dtype=np.int64), RNG.integers(-(1 << bits), 1 << bits, size))
+
+
+def added(x: Wide, y: Wide) -> Wide:
+    return Wide(x.high + y.high, x.low + y.low)
+
+
+def stacked(*polynomials: Wide) -> Double:
+    parts = [double_of(one) for one in polynomials]
+    return Double(np.stack([x.high for x in parts]), np.stack([x.low for x in parts]))
+
+
+@pytest.mark.parametrize("period", [1, 2, 4, 16, 256])
+def test_slots_are_real_parts_at_powers_of_three(period: int) -> None:
+    polynomials = [small_polynomial(2 * period, 30) for _ in range(3)]
+    found = fourier(period).slots(stacked(*polynomials)).high
+    powers = np.array([pow(3, j, 4 * period) for j in range(period)])
+    angles = np.pi * np.outer(powers, np.arange(2 * period)) / (2 * period)
+    wanted = np.stack([x.low for x in polynomials]) @ np.cos(angles).T
+    assert np.abs(found - wanted).max() < 2.0**30 * 1e-12 * period
+
+
+@pytest.mark.parametrize("period", [1, 2, 8, 128])
+def test_coefficients_have_the_slots_asked_for(period: int) -> None:
+    slots = Double(RNG.uniform(-1, 1, (2, period)), np.zeros((2, period)))
+    found = fourier(period).coefficients(slots)
+    assert found.high.shape == (2, 2 * period)
+    assert np.abs(fourier(period).slots(found).high - slots.high).max() < 1e-13
+
+
+def random_taken(period: int, periods: list[int], ratios: tuple[float, ...]) -> Taken:
+    source = RNG.integers(-1, len(periods), period)
+    place = np.array([RNG.integers(0, periods[s]) if s >= 0 else 0 for s in source])
+    return Taken(source, place, ratios)
+
+
+@pytest.mark.parametrize("bits", [60, 80, 92])
+def test_masks_leave_two_roundings(bits: int) -> None:
+    """f(m + r) - f(r) is f(m) to within three halves, for r far beyond a double's precision."""
+    periods, results = [8, 32, 32, 1], [32, 8, 64, 1, 32]
+    values = [small_polynomial(2 * p, 30) for p in periods]
+    masks = [random_polynomial(2 * p, bits) for p in periods]
+    ratios = (1.0, 1.0 + 2.0**-20, 1.0, 1.25)
+    taken = [random_taken(p, periods, ratios) for p in results]
+
+    def put(polynomials: list[Wide]) -> list[Wide]:
+        return Pool([double_of(x) for x in polynomials]).gather(taken)
+
+    pairs = zip(values, masks, strict=True)
+    both = put([added(*pair) for pair in pairs])
+    for plain, masked, mask in zip(put(values), both, put(masks), strict=True):
+        left = np.array(whole(masked), dtype=object) - np.array(whole(mask), dtype=object)
+        assert np.abs((left - np.array(whole(plain), dtype=object)).astype(float)).max() <= 1
+
+
+def test_gathered_slots_are_those_named() -> None:
+    periods = [4, 16]
+    values = [RNG.uniform(-1, 1, p) for p in periods]
+    polynomials = [
+        nearest(fourier(len(v)).coefficients(Double(v[None] * 2.0**40, np.zeros((1, len(v))))))
+        for v in values
+    ]
+    taken = random_taken(16, periods, (0.5, 2.0))
+    inputs = [double_of(Wide(x.high[0], x.low[0])) for x in polynomials]
+    (found,) = Pool(inputs).gather([taken])
+    slots = fourier(16).slots(stacked(found)).high[0] / 2.0**40
+    scale = np.array([0.0, 0.5, 2.0])[taken.source + 1]
+    wanted = [
+        0.0 if s < 0 else values[s][p] for s, p in zip(taken.source, taken.place, strict=True)
+    ]
+    assert np.abs(slots - scale * np.array(wanted)).max() < 1e-9
+
+
+def test_rounding_errors_of_the_transform_are_far_below_one() -> None:
+    """Against exact sums of the same cosines: a transform of four slots, by hand."""
+    polynomial = random_polynomial(2, 99)
+    found = fourier(1).slots(stacked(polynomial))
+    assert Fraction(found.high[0, 0]) + Fraction(found.low[0, 0]) == whole(polynomial)[0]
+    two = random_polynomial(4, 96)
+    a, b, c, d = whole(two)
+    slots = fourier(2).slots(stacked(two))
+    (turn,) = {math.cos(math.pi / 4)}
+    sine = Fraction(math.sin(math.pi / 4))
+    for place, sign in ((0, 1), (1, -1)):
+        wanted = a + sign * (b * Fraction(turn) - d * sine)
+        got = Fraction(slots.high[0, place]) + Fraction(slots.low[0, place])
+        assert abs(got - wanted) < Fraction(1, 64)
+    assert isinstance(c, int)
