@@ -16,6 +16,7 @@ from hecompile.ir.program import Program
 from hecompile.numeric.cost import active_cost_model
 from hecompile.numeric.security import max_modulus_bits
 from hecompile.packing.depth import Levels
+from hecompile.packing.splitting import split_polynomials
 
 SMALLEST_SCALE_BITS = 16
 """Smallest scale that a plan without refreshes uses, bits."""
@@ -109,7 +110,8 @@ class SegmentBudgets:
 
     def _cuts(self, levels: int) -> Cuts | None:
         if levels not in self._known:
-            found = plan_cuts(self.program, levels, levels, CutPrices())
+            split = split_polynomials(self.program, levels)
+            found = plan_cuts(split, levels, levels, CutPrices())
             most = self.options.max_refreshes
             many = found is not None and most is not None and len(found.places) > most
             self._known[levels] = None if many else found

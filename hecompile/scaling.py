@@ -55,10 +55,14 @@ class Scales:
 
 
 def is_shift(op: Operation, program: Program) -> bool:
-    """Whether an operation adds constants, as a polynomial `x + c`: it takes no level."""
+    """Whether an operation adds one number, as a polynomial `x + c`: it takes no level.
+
+    With sections it is a product: slots between them are zeroed.
+    """
     if not isinstance(op, tensor.Polynomial) or op.degree != 1 or op.basis != "monomial":
         return False
-    return bool((program.array(op.coefficients)[1] == 1.0).all())
+    table = program.array(op.coefficients)
+    return table.shape[1] == 1 and bool(table[1, 0] == 1.0)
 
 
 def constant_factor(op: Operation, program: Program) -> float | None:

@@ -13,6 +13,7 @@ from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder, Program
 from hecompile.packing.depth import Levels
+from hecompile.packing.splitting import split_polynomials
 from hecompile.passbase import Context, Pass, register_pass
 
 
@@ -24,7 +25,7 @@ class InsertRefresh(Pass):
     Cuts are chosen by dynamic programming, for the least sum of rounds and of tensors that cross.
     At a cut every live tensor that has used a level is refreshed; views of it are taken anew.
     Operations may be put in the order of their depth, so that independent chains (the directions
-    of a recurrent layer) share rounds.
+    of a recurrent layer) share rounds. Polynomials that alone take more levels are split.
 
     Options: `levels`, levels that what is handed over may have used; `last`, levels that outputs
     may use after the last refresh (`levels` if not given); `mask_bits`, see `he.refresh`; `round`,
@@ -60,6 +61,7 @@ class InsertRefresh(Pass):
                 f"{self.name}: the program has refreshes, with more than {self.levels} levels"
                 " between them; run it once"
             )
+        program = split_polynomials(program, self.levels)
         cuts = plan_cuts(program, self.levels, last, CutPrices(self.round))
         if cuts is None:
             deepest = max(program, key=Levels(program).of)

@@ -114,6 +114,8 @@ def elu(site: Site) -> Result:
 def celu(site: Site) -> Result:
     """`alpha * elu(x / alpha)`."""
     alpha = site.number("alpha", 1.0)
+    if alpha == 0.0:
+        site.invalid("its alpha is 0, by which it divides")
     return scaled(site, activate(site, scaled(site, site.value(0), 1.0 / alpha), "elu"), alpha)
 
 

@@ -206,7 +206,10 @@ class Site:
 
         The attribute is stored in float32; the exporter meant the decimal.
         """
-        return float(str(np.float32(self.attribute(name, default))))
+        value = float(str(np.float32(self.attribute(name, default))))
+        if not math.isfinite(value):
+            self.invalid(f"its {name} is {value}, not a number")
+        return value
 
     def text(self, name: str, default: str) -> str:
         """A string attribute."""

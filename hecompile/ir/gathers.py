@@ -13,6 +13,9 @@ from hecompile.ir.program import Program
 
 Indices = NDArray[np.int64]
 
+_LARGEST = 2**31
+"""Beyond any operand or slot."""
+
 
 @dataclass(frozen=True, eq=False)
 class Gather:
@@ -37,7 +40,8 @@ def gather_of(op: he.Refresh, program: Program) -> Gather:
     if op.gather is None:
         return Gather(np.zeros(periods[0], dtype=np.int64), np.arange(periods[0]))
     table = program.array(op.gather)
-    if table.shape != (2, op.period) or not (table == np.floor(table)).all():
+    integers = (table == np.floor(table)) & (np.abs(table) <= _LARGEST)
+    if table.shape != (2, op.period) or not integers.all():
         raise ProgramError(f"{op.defined}: its gather is no table of (2, {op.period}) integers")
     source, place = table.astype(np.int64)
     held = source >= 0

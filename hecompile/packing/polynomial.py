@@ -36,16 +36,32 @@ def evaluate_polynomial(
     Raises:
         PassError: the polynomial does not depend on x.
     """
-    degree = _degree(coefficients)
+    degree = degree_of(coefficients)
     if degree == 0:
         raise PassError(f"lower-to-slots: the polynomial of {x} is constant")
     evaluation = _Chebyshev(build, x) if basis == "chebyshev" else _Monomial(build, x)
     return evaluation.emit(coefficients[: degree + 1])
 
 
-def _degree(coefficients: Array) -> int:
+def degree_of(coefficients: Array) -> int:
     """Largest power whose coefficient is not zero in every slot."""
     return int(max(np.flatnonzero(coefficients.any(axis=1)), default=0))
+
+
+def divided(coefficients: Array, split: int, basis: str) -> tuple[Array, Array]:
+    """Quotient and remainder by the basis polynomial of degree `split`.
+
+    Args:
+        coefficients: ascending, of a degree below twice `split`.
+        split: degree of the divisor, at most that of the dividend.
+        basis: "monomial" or "chebyshev" (by T_s T_i = (T_(s+i) + T_|s-i|) / 2).
+    """
+    high, low = coefficients[split:].copy(), coefficients[:split].copy()
+    if basis == "chebyshev":
+        for i in range(1, len(high)):
+            low[split - i] -= high[i]
+            high[i] *= 2
+    return high, low
 
 
 def _depth(degree: int) -> int:
@@ -85,7 +101,7 @@ class _Monomial:
         """Split a polynomial until parts of fewer than `width` terms fit the levels as they are."""
         products: dict[int, _Plan] = {}
         terms: dict[int, Array] = {}
-        while degree := _degree(coefficients):
+        while degree := degree_of(coefficients):
             if degree < width and _depth(degree) < levels:
                 terms |= {k: c for k, c in enumerate(coefficients) if k and c.any()}
                 break
@@ -130,7 +146,7 @@ class _Monomial:
 
     def _divide(self, coefficients: Array, split: int) -> tuple[Array, Array]:
         """Quotient and remainder by the basis polynomial of degree `split`."""
-        return coefficients[split:], coefficients[:split]
+        return divided(coefficients, split, "monomial")
 
     def _times(self, value: Value, factor: Array) -> Value:
         if (factor == 1.0).all():
@@ -154,11 +170,7 @@ class _Chebyshev(_Monomial):
     """Evaluation in Chebyshev polynomials, by T_s T_i = (T_(s+i) + T_|s-i|) / 2."""
 
     def _divide(self, coefficients: Array, split: int) -> tuple[Array, Array]:
-        high, low = coefficients[split:].copy(), coefficients[:split].copy()
-        for i in range(1, len(high)):
-            low[split - i] -= high[i]
-            high[i] *= 2
-        return high, low
+        return divided(coefficients, split, "chebyshev")
 
     def _join(self, degree: int) -> Value:
         """T_2n = 2 T_n**2 - 1, T_(2n+1) = 2 T_(n+1) T_n - T_1."""

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hecompile.runtime.wide import SPLIT, Double, Wide, product, total
+from hecompile.runtime.wide import SPLIT, Double, Wide, factor_of, product, total
 
 Residues = NDArray[np.uint64]
 
@@ -24,7 +24,7 @@ _TURN = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Factor:
+class Constants:
     """Constants below their primes.
 
     Attributes:
@@ -62,24 +62,24 @@ class Moduli:
         """The primes, for arrays of so many dimensions."""
         return np.array(self.primes, dtype=np.uint64).reshape(-1, *(1,) * (dimensions - 1))
 
-    def factor(self, rows: list[list[int]]) -> Factor:
+    def constants(self, rows: list[list[int]]) -> Constants:
         """Constants of shape (primes, count)."""
         if not self._wide:
-            return Factor((self._shared(rows),))
+            return Constants((self._shared(rows),))
         pairs = zip(rows, self.primes, strict=True)
         upper = self._shared([[(w << int(_HALF)) % q for w in row] for row, q in pairs])
-        return Factor((upper, self._shared(rows)))
+        return Constants((upper, self._shared(rows)))
 
     def _shared(self, rows: list[list[int]]) -> tuple[Residues, NDArray[np.float64]]:
         value = np.array(rows, dtype=np.uint64)
         # Below the true quotient by at least what the products round up.
         return value, value / self.q(2).astype(np.float64) * (1.0 - 2.0**-50)
 
-    def constant(self, value: int) -> Factor:
+    def constant(self, value: int) -> Constants:
         """One constant modulo each prime, shape (primes, 1)."""
-        return self.factor([[value % q] for q in self.primes])
+        return self.constants([[value % q] for q in self.primes])
 
-    def times(self, x: Residues, factor: Factor) -> Residues:
+    def times(self, x: Residues, factor: Constants) -> Residues:
         """Products with constants, reduced."""
         q = self.q(x.ndim)
         if len(factor.parts) == 1:
@@ -130,7 +130,7 @@ class Moduli:
         for j, prime in enumerate(self.primes[:-1]):
             rest = self.primes[j + 1 :]
             others = Moduli(rest)
-            mine = others.factor([[pow(prime, -1, q)] for q in rest])
+            mine = others.constants([[pow(prime, -1, q)] for q in rest])
             held = np.stack(digits[j + 1 :])
             known = digits[j] % others.q(held.ndim)
             inverse = mine.spread(*others.q(held.ndim).shape)
@@ -142,7 +142,7 @@ class Moduli:
             turned = np.where(negative, np.uint64(prime - 1) - digit, digit)
             rough = np.full(1, prime, dtype=np.float64)
             left = np.full(1, prime - int(rough[0]), dtype=np.float64)
-            result = total(product(result, rough), product(result, left))
+            result = total(product(result, factor_of(rough)), product(result, factor_of(left)))
             result = total(result, _double(turned))
         sign = np.where(negative, -1.0, 1.0)
         one = np.where(negative, -1.0, 0.0)
@@ -217,9 +217,9 @@ class Transform:
             powers.append(powers[-1] * root % prime)
         return powers
 
-    def _twiddles(self, exponents: list[int], sign: int) -> Factor:
+    def _twiddles(self, exponents: list[int], sign: int) -> Constants:
         rows = [[powers[sign * e % len(powers)] for e in exponents] for powers in self._powers]
-        factor, blocks = self.moduli.factor(rows), len(exponents)
+        factor, blocks = self.moduli.constants(rows), len(exponents)
         if blocks < self._turn:
             return factor.spread(len(rows), 1, blocks, 1, 1)
         outer, inner = self._turn, blocks // self._turn
@@ -281,7 +281,7 @@ class Transform:
         while kept.shape[-1] > 1:
             half = kept.shape[-1] // 2
             kept = self.moduli.add(kept[..., :half], kept[..., half:])
-        shrink = self.moduli.factor([[pow(self.degree, -1, q)] for q in self.moduli.primes])
+        shrink = self.moduli.constants([[pow(self.degree, -1, q)] for q in self.moduli.primes])
         found = self.backward(np.ascontiguousarray(kept[..., 0]))
         return self.moduli.times(found, shrink.spread(-1, 1, 1))
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hecompile.runtime.wide import Double, Wide, nearest, product, total
+from hecompile.runtime.wide import Double, Factor, Wide, factor_of, nearest, product, total
+
+_SIGN = np.array([-1.0, 1.0])
 
 
 class Fourier:
@@ -29,13 +31,15 @@ class Fourier:
     def __init__(self, period: int) -> None:
         """Prepare for P slots, a power of two."""
         self.period = period
-        self._stages = []
+        self._stages: list[Factor] = []
+        self._backward: list[Factor] = []
         exponents = np.array([period])
         while len(exponents) < period:
             halves = exponents // 2
             turns = 2.0 * np.pi * halves / (4 * period)
-            parts = np.stack([np.cos(turns), np.sin(turns)])
-            self._stages.append(parts[:, None, None, :, None])
+            parts = np.stack([np.cos(turns), np.sin(turns)])[:, None, None, :, None]
+            self._stages.append(factor_of(parts))
+            self._backward.append(factor_of(parts * -_SIGN.reshape(2, 1, 1, 1, 1)))
             exponents = np.stack([halves, halves + 2 * period], axis=1).ravel()
         place = np.empty(4 * period, dtype=np.int64)
         # Conjugate roots have values with the same real part.
@@ -52,7 +56,7 @@ class Fourier:
             coefficients.low.reshape(folded).swapaxes(0, 1),
         )
         for parts in self._stages:
-            pairs = (2, count, parts.shape[3], 2, -1)
+            pairs = (2, count, parts.value.shape[3], 2, -1)
             high, low = x.high.reshape(pairs), x.low.reshape(pairs)
             even = Double(high[:, :, :, 0], low[:, :, :, 0])
             odd = _turned(Double(high[:, :, :, 1], low[:, :, :, 1]), parts)
@@ -68,14 +72,13 @@ class Fourier:
         high, low = np.zeros((2, 2, count, period))
         high[0][:, self._places], low[0][:, self._places] = slots.high, slots.low
         x = Double(high / period, low / period)
-        for parts in reversed(self._stages):
-            pairs = (2, count, parts.shape[3], 2, -1)
+        for parts in reversed(self._backward):
+            pairs = (2, count, parts.value.shape[3], 2, -1)
             high, low = x.high.reshape(pairs), x.low.reshape(pairs)
             both = _joined(
                 Double(high[:, :, :, 0], low[:, :, :, 0]), Double(high[:, :, :, 1], low[:, :, :, 1])
             )
-            back = parts * np.array([1.0, -1.0]).reshape(2, 1, 1, 1, 1)
-            odd = _turned(Double(both.high[:, :, :, 1], both.low[:, :, :, 1]), back)
+            odd = _turned(Double(both.high[:, :, :, 1], both.low[:, :, :, 1]), parts)
             x = both
             x.high[:, :, :, 1], x.low[:, :, :, 1] = odd.high, odd.low
         flat = (2, count, period)
@@ -85,22 +88,19 @@ class Fourier:
         )
 
 
-def _turned(x: Double, parts: NDArray[np.float64]) -> Double:
+def _turned(x: Double, parts: Factor) -> Double:
     """Products of complex numbers (real parts first) with cosines and sines."""
-    with_cosine, with_sine = product(x, parts[0]), product(x, parts[1])
-    sign = np.array([-1.0, 1.0]).reshape(2, *(1,) * (x.high.ndim - 1))
-    crossed = Double(with_sine.high[::-1] * sign, with_sine.low[::-1] * sign)
-    return total(with_cosine, crossed)
+    found = product(Double(x.high[None], x.low[None]), parts)
+    sign = _SIGN.reshape(2, *(1,) * (x.high.ndim - 1))
+    crossed = Double(found.high[1, ::-1] * sign, found.low[1, ::-1] * sign)
+    return total(Double(found.high[0], found.low[0]), crossed)
 
 
 def _joined(even: Double, odd: Double) -> Double:
     """Their sum and difference, side by side."""
-    high = np.empty((*even.high.shape[:3], 2, even.high.shape[3]))
-    low = np.empty(high.shape)
-    for place, term in enumerate((odd, Double(-odd.high, -odd.low))):
-        found = total(even, term)
-        high[:, :, :, place], low[:, :, :, place] = found.high, found.low
-    return Double(high, low)
+    sign = -_SIGN.reshape(2, 1)
+    both = Double(odd.high[:, :, :, None] * sign, odd.low[:, :, :, None] * sign)
+    return total(Double(even.high[:, :, :, None], even.low[:, :, :, None]), both)
 
 
 @functools.cache
@@ -155,7 +155,7 @@ class Pool:
             index = self._starts[source + 1] + np.stack([wanted[n].place for n in chosen])
             ratios = np.array([(0.0, *wanted[n].ratios) for n in chosen])
             factors = np.take_along_axis(ratios, source + 1, axis=1)
-            slots = product(Double(self._high[index], self._low[index]), factors)
+            slots = product(Double(self._high[index], self._low[index]), factor_of(factors))
             found = nearest(fourier(period).coefficients(slots))
             for n, high, low in zip(chosen, found.high, found.low, strict=True):
                 results[n] = Wide(high, low)

@@ -56,13 +56,31 @@ def total(x: Double, y: Double) -> Double:
     return Double(result, low - (result - high))
 
 
-def product(x: Double, factor: Reals) -> Double:
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """Doubles to multiply with, and their two halves of 26 bits."""
+
+    value: Reals
+    above: Reals
+    below: Reals
+
+
+def factor_of(values: Reals) -> Factor:
+    """Split doubles for `product`."""
+    return Factor(values, *_halves(values))
+
+
+def product(x: Double, factor: Factor) -> Double:
     """Their product with doubles, not brought into the usual form: give it to `total`."""
-    high = x.high * factor
+    high = x.high * factor.value
     upper, lower = _halves(x.high)
-    above, below = _halves(factor)
-    rest = ((upper * above - high) + upper * below + lower * above) + lower * below
-    return Double(high, rest + x.low * factor)
+    rest = upper * factor.above
+    rest -= high
+    rest += upper * factor.below
+    rest += lower * factor.above
+    rest += lower * factor.below
+    rest += x.low * factor.value
+    return Double(high, rest)
 
 
 def _halves(values: Reals) -> tuple[Reals, Reals]:

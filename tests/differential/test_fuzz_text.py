@@ -63,7 +63,8 @@ def outcome(text: str, original: Program) -> str:
     if program == original:
         return "the same"
     verify(program)
-    assert parse(print_program(program)) == program
+    arrays = {symbol: constant.array for symbol, constant in program.constants.items()}
+    assert parse(print_program(program), arrays) == program
     run = run_tensor if program.dialect == "tensor" else run_program_slots
     with np.errstate(all="ignore"):
         try:

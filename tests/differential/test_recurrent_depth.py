@@ -94,7 +94,7 @@ class LastOfBoth(nn.Module):
         self.lstm = nn.LSTM(3, 2, bidirectional=True, batch_first=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y, _ = self.lstm(x)
+        y: torch.Tensor = self.lstm(x)[0]
         return y[:, -1]
 
 

@@ -91,7 +91,7 @@ def test_refreshes_keep_the_meaning_and_the_budget(batch: int, search: str) -> N
     @settings(
         deadline=None,
         derandomize=True,
-        max_examples=25,
+        max_examples=15,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     @given(

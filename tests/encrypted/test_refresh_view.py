@@ -44,8 +44,9 @@ def parties() -> Parties:
 def seen(parties: Parties, value: float, runs: int) -> Iterator[Seen]:
     """What the key holder decrypts of evaluations whose values are all this one."""
     xs = {f"x{n}": np.full((1, 1), value) for n in range(CIPHERTEXTS)}
+    (data,) = parties.client.encrypt(xs)
     for number in range(runs):
-        evaluation = parties.evaluator.start(parties.client.encrypt(xs)[0])
+        evaluation = parties.evaluator.start(data)
         # Seeds of this test's own, so that it always draws the same masks.
         source = MaskSource(sha256(f"{value} {number}".encode()).digest())
         evaluation._checkpoint = replace(evaluation._checkpoint, masks=source)

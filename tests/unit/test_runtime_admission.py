@@ -97,14 +97,15 @@ def regathered(table: list[list[float]], **facts: object) -> Program:
 
 def test_gathers_must_take_slots_that_are_there() -> None:
     check_program(regathered([[0, 0, -1, 0], [3, 3, 0, 1]]))
-    for table, message in (
+    cases: list[tuple[list[list[float]], str]] = [
         ([[0, 0, 1, 0], [0, 0, 0, 0]], "names an operand that it does not have"),
         ([[0, 0, -2, 0], [0, 0, 0, 0]], "names an operand that it does not have"),
         ([[0, 0, 0, 0], [0, 4, 0, 0]], "names a slot that its operand does not have"),
         ([[0, 0, 0, 0], [0, -1, 0, 0]], "names a slot that its operand does not have"),
         ([[0, 0, 0, 0], [0, 0.5, 0, 0]], "no table of"),
         ([[0, 0, 0], [0, 0, 0]], "no table of"),
-    ):
+    ]
+    for table, message in cases:
         with pytest.raises(ProgramError, match=message):
             check_program(regathered(table))
 

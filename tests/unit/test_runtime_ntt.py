@@ -27,7 +27,7 @@ def test_products_sums_and_differences_are_exact(primes: tuple[int, ...]) -> Non
     moduli = Moduli(primes)
     x, y = random_residues(primes, 3000), random_residues(primes, 3000)
     found = (
-        moduli.times(x, moduli.factor(y[:, ::-1].tolist())),
+        moduli.times(x, moduli.constants(y[:, ::-1].tolist())),
         moduli.add(x, y),
         moduli.subtract(x, y),
     )

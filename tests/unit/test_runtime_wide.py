@@ -7,7 +7,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from hecompile.runtime.wide import LARGEST, Double, Wide, double_of, nearest, product, total, whole
+from hecompile.runtime.wide import (
+    LARGEST,
+    Double,
+    Wide,
+    double_of,
+    factor_of,
+    nearest,
+    product,
+    total,
+    whole,
+)
 
 RNG = np.random.default_rng(5)
 
@@ -40,7 +50,7 @@ def test_sums_and_products_keep_a_hundred_bits() -> None:
     x, y = (double_of(random_wide(500, bits)) for bits in (90, 88))
     factor = RNG.uniform(-1, 1, 500)
     zero = Double(np.zeros(500), np.zeros(500))
-    found, scaled = exact(total(x, y)), exact(total(product(x, factor), zero))
+    found, scaled = exact(total(x, y)), exact(total(product(x, factor_of(factor)), zero))
     sizes = [Fraction(2) ** (90 - 100)] * 500
     for a, b, c, f, s, size in zip(exact(x), exact(y), found, factor, scaled, sizes, strict=True):
         assert abs(c - (a + b)) <= size
