@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -26,12 +25,6 @@ USUAL_SCALE_BITS = 26
 
 VALUE_BITS = 8
 """Bits that a masked value and its period take beyond scale and mask."""
-
-MOST_TRIED = 2
-"""Budgets of one ring that are planned to the end."""
-
-WORTH_TRYING = 1.5
-"""Rough price, over that of the best, up to which a budget is planned."""
 
 _KEY_SWITCHES = 6
 """Of a linear map, about."""
@@ -65,28 +58,10 @@ class SegmentBudgets:
         most = (bits - self._handed_bits - special) // USUAL_SCALE_BITS
         return found + [n for n in range(1, min(most, self._depth - 1) + 1) if self._cuts(n)]
 
-    def worth_trying(self, ring: int, least: float) -> list[int | None]:
-        """The budgets of a ring that promise most, the best first.
-
-        Args:
-            ring: polynomial modulus degree.
-            least: price of the best plan so far.
-        """
-        rough = self._roughly(ring)
-        if None in rough and (self.options.refresh == "never" or len(rough) == 1):
-            return [None]
-        best = min(rough.values(), default=math.inf)
-        limit = WORTH_TRYING * min(best, least)
-        promising = sorted((n for n in rough if rough[n] <= limit), key=lambda n: rough[n])
-        return promising[:MOST_TRIED]
-
-    def others(self, ring: int, tried: Sequence[int | None]) -> list[int | None]:
-        """The budgets of a ring that were not tried, the best first."""
-        rough = self._roughly(ring)
-        return sorted((n for n in rough if n not in tried), key=lambda n: rough[n])
-
-    def _roughly(self, ring: int) -> dict[int | None, float]:
-        return {levels: self._rough(ring, levels) for levels in self.on(ring)}
+    def ranked(self, ring: int) -> list[tuple[int | None, float]]:
+        """The budgets of a ring and their rough prices, seconds, the cheapest first."""
+        rough = [(levels, self._rough(ring, levels)) for levels in self.on(ring)]
+        return sorted(rough, key=lambda entry: entry[1])
 
     def fewest_rounds(self) -> int | None:
         """Rounds of the plan with the fewest, whatever their limit; None where no ring has room."""
@@ -119,7 +94,8 @@ class SegmentBudgets:
 
     def _rough(self, ring: int, levels: int | None) -> float:
         """Seconds, as if every operation ran in the middle of its segment."""
-        deep = self._depth * 0.6 if levels is None else levels + 2
+        # Plans without refreshes have almost a prime for each level.
+        deep = self._depth * 0.9 if levels is None else levels + 2
         primes = max(1, round(1 + deep / 2))
         each = active_cost_model().seconds("rotate", ring, primes)
         seconds = each * sum(map(self._key_switches, self.program))

@@ -51,6 +51,8 @@ _LONGEST_STEP = 8
 _TAME_BITS = 12
 _SILENCE = 1e-30
 _SLACK_BITS = 0.5
+_SHORT_BITS = 0.1
+"""What a few primes together are short of the powers of two above them, at most."""
 
 Policies = tuple[str, ...]
 """When to rescale, of `placement.POLICIES`, by the primes that are left then."""
@@ -341,7 +343,7 @@ class ChainSearch:
         scale_bits, extra = SMALLEST_REFRESHED_SCALE_BITS, SMALLEST_HEADROOM_BITS
         while scale_bits <= MAX_PRIME_BITS:
             room = self._room_for_masks(scale_bits) - (floor + 1) * scale_bits
-            headroom = max(extra, math.ceil(room))
+            headroom = max(extra, math.ceil(room + _SHORT_BITS))
             if scale_bits + headroom > MAX_PRIME_BITS:
                 scale_bits += 1
                 continue

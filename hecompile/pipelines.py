@@ -48,7 +48,8 @@ def slot_planning(
     `keys` limits the number of Galois keys; 0 for as few as rotations in two hops allow. `levels`
     is what a segment between refreshes may use; None for no refreshes.
     """
-    weighing = _WEIGHING[options.optimize]
+    line = 0.0 if options.refresh == "client" else options.line.transfer(1)
+    weighing = f"{_WEIGHING[options.optimize]} line={line!r}"
     text = ""
     if levels is not None:
         text = f"insert-refresh{{levels={levels} mask_bits={options.mask_bits}}},dce,"

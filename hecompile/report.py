@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from hecompile.estimate import Estimate
-from hecompile.ir.movement_ops import Affine
-from hecompile.ir.operation import Operation
 from hecompile.ir.program import Program
-from hecompile.ir.tensor_ops import Mul, Polynomial
+from hecompile.ir.tensor_ops import Polynomial
 from hecompile.numeric import noise
 from hecompile.numeric.parameters import Parameters
+from hecompile.packing.depth import Levels
 from hecompile.segments import Line, Segment
 
 ERROR_HOLDS_FOR: Final = "samples like those of calibration"
@@ -145,25 +144,15 @@ class Stage:
 def depth_by_stage(program: Program) -> tuple[Stage, ...]:
     """Levels that each stage of a polynomial tensor program consumes, in order.
 
-    An affine map and a product take one level, a polynomial of degree d takes ceil(log2(d + 1)).
+    An affine map and a product take one level, a polynomial what its evaluation takes.
     """
-    depth: dict[str, int] = {}
-    stages = []
-    for op in program:
-        if op.result is None:
-            continue
-        own = _levels(op)
-        depth[op.result.name] = max((depth[v.name] for v in op.operands), default=0) + own
-        if own:
-            name = op.location or f"{op.name} {op.result}"
-            stages.append(Stage(name, own, depth[op.result.name]))
-    return tuple(stages)
-
-
-def _levels(op: Operation) -> int:
-    if isinstance(op, Polynomial):
-        return op.degree.bit_length()
-    return 1 if isinstance(op, Affine | Mul) else 0
+    levels = Levels(program)
+    reached = levels.used()
+    return tuple(
+        Stage(op.location or f"{op.name} {op.result}", own, reached[op.result.name])
+        for op in program
+        if op.result is not None and (own := levels.of(op))
+    )
 
 
 def fit_reports(program: Program, outside: Mapping[str, float]) -> tuple[FitReport, ...]:

@@ -24,6 +24,12 @@ SEARCH_SAMPLES = 64
 FEWEST_KEYS = 4
 """Galois keys with which any step up to 2**16 is reached, in powers of 16."""
 
+WORTH_TRYING = 1.15
+"""Rough price, over the least of those that led to a plan, up to which a budget is planned."""
+
+MOST_FAILED = 3
+"""Budgets of one ring that may fail before the next ring is tried."""
+
 _TWO_HOPS = 0
 """As few Galois keys as rotations in two hops allow."""
 
@@ -99,18 +105,22 @@ class RingSearch:
             CompileError: nothing carries the program, or nothing keeps within the limits.
         """
         found: list[_Priced] = []
-        reasons = []
+        reasons: list[str] = []
+        cheapest = math.inf
         for ring in self._options.rings():
             if why := self._too_small(ring):
                 reasons.append(why)
                 continue
-            least = min((plan.price for plan in found), default=math.inf)
-            promising = self._budgets.worth_trying(ring, least)
-            here = [plan for levels in promising for plan in self._try(ring, levels, reasons)]
-            for levels in self._budgets.others(ring, promising):
-                if here or found:
+            here: list[_Priced] = []
+            failed = 0
+            for levels, rough in self._budgets.ranked(ring):
+                if rough > WORTH_TRYING * cheapest or failed == MOST_FAILED:
                     break
-                here = self._try(ring, levels, reasons)
+                plans = self._try(ring, levels, reasons)
+                failed += not plans
+                here += plans
+                if any(plan.price < math.inf for plan in plans):
+                    cheapest = min(cheapest, rough)
             if not here:
                 continue
             own = min(here, key=lambda plan: plan.price)

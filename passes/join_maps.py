@@ -16,8 +16,8 @@ from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.tensor_ops import tensor_type
 from hecompile.ir.types import Interval
+from hecompile.packing.depth import Levels
 from hecompile.passbase import Context, Pass, register_pass
-from hecompile.tensorlevels import depths
 
 _T = TypeVar("_T")
 
@@ -72,7 +72,7 @@ def _groups(program: Program, most: int) -> list[list[movement.Affine]]:
 
     A map that reads less than another joins it where both wait for the same operand.
     """
-    depth = depths(program)
+    depth = Levels(program).used()
     by_operands: dict[frozenset[str], list[movement.Affine]] = {}
     for op in program.select(movement.Affine):
         if _is_vector(op.defined):

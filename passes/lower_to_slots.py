@@ -16,7 +16,7 @@ from hecompile.packing import targets as goals
 from hecompile.packing.packer import Packer, Term
 from hecompile.packing.places import Packed, power_of_two
 from hecompile.packing.plans import Choice, Decisions, use_of
-from hecompile.packing.price import Prices, Weighing
+from hecompile.packing.price import PRIMES_PER_LEVEL, Prices, Weighing
 from hecompile.packing.search import LayoutSearch
 from hecompile.packing.sources import Free, Handed, Model
 from hecompile.packing.views import contiguous_range
@@ -37,8 +37,8 @@ class LowerToSlots(Pass):
     align their operands by one rotation.
 
     Options: `search`, whether layouts are searched for, or all elements kept in order; `client`,
-    `key` and `byte`, what a CPU second of the client, a Galois key and a byte sent count beside a
-    CPU second of the evaluator.
+    `key`, `byte` and `line`, what a CPU second of the client, a Galois key, a byte sent and a byte of
+    a refresh count beside a CPU second of the evaluator.
 
     Requires: what `require-polynomial` admits.
     Ensures: a program of `he.*` without relinearize, rescale or drop_level.
@@ -51,6 +51,7 @@ class LowerToSlots(Pass):
     client: float = 0.1
     key: float = 1e-5
     byte: float = 0.0
+    line: float = 0.0
 
     def run(self, program: Program, context: Context) -> Program:
         """Lower the program; one that is lowered already is returned as it is."""
@@ -68,7 +69,10 @@ class LowerToSlots(Pass):
         most = self.slots // lanes
         if not self.search:
             return _Lowering(program, most, lanes, Decisions()).run()
-        prices = Prices(2 * self.slots, Weighing(self.client, self.key, self.byte))
+        weighing = Weighing(self.client, self.key, self.byte, self.line)
+        # Where values are refreshed, each level has a prime.
+        share = 1.0 if program.select(move.Refresh) else PRIMES_PER_LEVEL
+        prices = Prices(2 * self.slots, weighing, share)
         found = []
         for capacity in _capacities(most, lanes):
             decisions, price = LayoutSearch(program, capacity, prices).best()

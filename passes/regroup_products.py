@@ -19,9 +19,9 @@ from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.tensor_ops import tensor_type
 from hecompile.ir.types import Interval
+from hecompile.packing.depth import Levels
 from hecompile.passbase import Context, Pass, register_pass
 from hecompile.scaling import apply_scales
-from hecompile.tensorlevels import depths
 
 MOST = 7
 """Largest degree whose factors are well conditioned."""
@@ -104,7 +104,7 @@ class _Group:
 
 def _find(program: Program, growth: float) -> dict[str, _Group]:
     """What saves a level, by the name of its result."""
-    depth = depths(program)
+    depth = Levels(program).used()
     found: dict[str, _Group] = {}
     taken: set[str] = set()
     for op in program:
@@ -211,7 +211,7 @@ def _regroup(program: Program, groups: Mapping[str, _Group]) -> tuple[Program, d
     """
     build = Builder(program)
     products: dict[str, str] = {}
-    depth = depths(program)
+    depth = Levels(program).used()
     dropped = {name for group in groups.values() for name in group.drops}
     for op in program:
         name = op.result.name if op.result is not None else ""

@@ -31,12 +31,19 @@ def refresh(
     the request) of each that comes back. Masks come from the operating system's random numbers.
     """
     masks, masked, scales = [], [], []
+    zeros = seal.Encryptor(he.context, he.relin_keys.key(2)[-1])
     for x, period, size in request:
         words = np.frombuffer(os.urandom(32 * 2 * he.slots), dtype="<u8").reshape(4, -1)
         mask = uniform(words, size)
-        plain = integer_plain(he, mask, he.levels.index(x.parms_id()), x.scale)
+        level = he.levels.index(x.parms_id())
         masked.append(seal.Ciphertext())
-        he.evaluator.add_plain(x, plain, masked[-1])
+        he.evaluator.add_plain(x, integer_plain(he, mask, level, x.scale), masked[-1])
+        # That part of the key encrypts zero below the two highest levels.
+        if level + 2 < len(he.levels):
+            zero = seal.Ciphertext()
+            zeros.encrypt_zero(he.levels[level], zero)
+            zero.scale = x.scale
+            he.evaluator.add_inplace(masked[-1], zero)
         kept = slice(None, None, he.slots // period)
         masks.append(double_of(Wide(mask.high[kept], mask.low[kept])))
         scales.append(x.scale)

@@ -6,6 +6,11 @@ and m' the statistical distance of what it sees is at most |m - m'|_1 / 2M, by t
 coefficients. Slots that repeat with a period of P leave 2P coefficients that are not zero, whose
 2-norm is the root mean square of the slots (Parseval), hence |m|_1 <= sqrt(2P) * bound * scale. The
 noise has N coefficients, with a 1-norm of at most sqrt(N) times its root mean square in the slots.
+Distances add up: of all ciphertexts of an evaluation that go up, the key holder sees what differs
+by at most their number times 2**-mask_bits.
+
+Only what goes up needs the room. The key holder's answer may wrap around its modulus: evaluator and
+key holder compute modulo each prime, so that the mask is taken off exactly (`runtime.rounds`).
 """
 
 from __future__ import annotations

@@ -22,13 +22,15 @@ class Source:
         linear: the map.
         parts: places of the operand, ciphertext by ciphertext.
         size: its elements.
-        chunks: where the client packs it for this map, products that share a ciphertext.
+        chunks: where it is packed for this map, products that share a ciphertext.
+        refreshed: whether the key holder packs it then, not the client.
     """
 
     linear: SparseMap
     parts: tuple[Places, ...]
     size: int
     chunks: int | None = None
+    refreshed: bool = False
 
 
 _UNTIDY = 0.01
@@ -47,6 +49,7 @@ class Demand:
         products: plaintext products.
         scalar: whether every product is with one number.
         taps: input ciphertexts that the client packs for this map.
+        returned: ciphertexts that the key holder packs for it.
         results: ciphertexts of the result.
     """
 
@@ -57,6 +60,7 @@ class Demand:
     products: int
     scalar: bool
     taps: int
+    returned: int
     results: int
 
     def price(self, prices: Prices, depth: int) -> float:
@@ -73,6 +77,7 @@ class Demand:
             + self.products * prices.product(before, self.scalar)
             + self.results * prices.of("rescale", before)
             + prices.packed(self.taps, before)
+            + prices.returned(self.returned, before)
         )
 
 
@@ -82,7 +87,7 @@ def demand(sources: Sequence[Source], targets: Sequence[Target]) -> Demand:
     first = np.cumsum([0, *(len(s.parts) for s in sources)])
     turns: list[Indices] = []
     longest = max(p.period for s in sources for p in s.parts)
-    folds = products = taps = 0
+    folds = products = taps = returned = 0
     scalar = True
     for target in targets:
         lengths: set[int] = set()
@@ -90,7 +95,8 @@ def demand(sources: Sequence[Source], targets: Sequence[Target]) -> Demand:
         for source, found, offset in zip(sources, where, first[:-1], strict=True):
             if found is None:
                 gathered = gather_taps(source.linear, target, source.chunks or 1)
-                taps += len(gathered.places)
+                taps += 0 if source.refreshed else len(gathered.places)
+                returned += len(gathered.places) if source.refreshed else 0
                 products += len(gathered.places)
                 lengths.add(gathered.places[0].period)
             else:
@@ -113,5 +119,6 @@ def demand(sources: Sequence[Source], targets: Sequence[Target]) -> Demand:
         products=products,
         scalar=scalar,
         taps=taps,
+        returned=returned,
         results=len(targets),
     )

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hecompile.ir import movement_ops as move
-from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.program import Program
 from hecompile.numeric.cost import CostModel, active_cost_model
+from hecompile.packing.depth import Levels
 
 PRIMES_PER_LEVEL = 0.6
 """Primes that a multiplicative level takes, where one prime may stand for two levels."""
@@ -31,11 +31,13 @@ class Weighing:
         client: a CPU second of the client.
         key: a Galois key, in seconds.
         byte: a byte that the client sends, in seconds.
+        line: a byte of a refresh, in seconds, besides.
     """
 
     client: float = 0.1
     key: float = 1e-5
     byte: float = 0.0
+    line: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,13 @@ class Prices:
 
     ring: int
     weighing: Weighing = Weighing()
+    primes_per_level: float = PRIMES_PER_LEVEL
     cost: CostModel = field(default_factory=active_cost_model)
     _known: dict[tuple[str, int], float] = field(default_factory=dict, compare=False, repr=False)
 
     def primes(self, depth: int) -> int:
         """Primes left of a value that `depth` more levels follow."""
-        return min(1 + int(PRIMES_PER_LEVEL * depth + 0.5), MOST_PRIMES)
+        return min(1 + int(self.primes_per_level * depth + 0.5), MOST_PRIMES)
 
     def of(self, operation: str, depth: int) -> float:
         """Seconds of one operation on a value that `depth` more levels follow."""
@@ -79,28 +82,28 @@ class Prices:
         own = sum(self.cost.seconds(name, self.ring, primes) for name in names)
         opened = sum(self.cost.seconds(n, self.ring, primes) for n in ("load", "decrypt", "decode"))
         size = 2 * primes * self.ring * 8
-        return ciphertexts * (own + self.weighing.client * opened + self.weighing.byte * size)
+        return ciphertexts * (own + self.weighing.client * opened + self._crossing(size))
 
     def returned(self, ciphertexts: int, depth: int) -> float:
         """Price of ciphertexts that come back from the key holder."""
         own = sum(self.of(name, depth) for name in ("load", "encode", "add_plain"))
         made = sum(self.of(name, depth) for name in ("encode", "encrypt_symmetric", "save"))
-        size = self.primes(depth) * self.ring * 8
-        return ciphertexts * (own + self.weighing.client * made + self.weighing.byte * size)
+        size = 2 * self.primes(depth) * self.ring * 8
+        return ciphertexts * (own + self.weighing.client * made + self._crossing(size))
+
+    def _crossing(self, size: int) -> float:
+        """Price of words of a ciphertext between evaluator and key holder, half of them empty."""
+        return 0.5 * size * (self.weighing.byte + self.weighing.line)
 
 
 def remaining_levels(program: Program) -> Mapping[str, int]:
     """Levels between each value of a tensor program and the outputs, or the next refresh."""
+    own = Levels(program)
     levels: dict[str, int] = {}
     for op in reversed(program.operations):
-        own = levels.get(op.result.name, 0) if op.result is not None else 0
-        match op:
-            case move.Affine() | tensor.Mul():
-                own += 1
-            case tensor.Polynomial():
-                own += max(op.degree, 1).bit_length()
-            case move.Refresh():
-                own = PRIMES_AT_REFRESH
+        after = levels.get(op.result.name, 0) if op.result is not None else 0
+        fresh = isinstance(op, move.Refresh)
+        needed = PRIMES_AT_REFRESH - 1 if fresh else after + own.of(op)
         for value in op.operands:
-            levels[value.name] = max(levels.get(value.name, 0), own)
+            levels[value.name] = max(levels.get(value.name, 0), needed)
     return levels

@@ -181,10 +181,12 @@ class LayoutSearch:
         new = needed - state.packed
         if not new:
             return state
-        source = self._program.definitions[free.source]
-        pay = self._prices.packed if isinstance(source, tensor.Input) else self._prices.returned
+        pay = self._prices.returned if self._is_refreshed(free) else self._prices.packed
         price = state.price + pay(len(new), depth)
         return replace(state, packed=state.packed | new, price=price)
+
+    def _is_refreshed(self, free: Free) -> bool:
+        return isinstance(self._program.definitions[free.source], move.Refresh)
 
     def _place(self, op: Operation, operand: int, state: State) -> tuple[Places, ...]:
         """Where an operand is, once it is settled."""
@@ -369,7 +371,11 @@ class LayoutSearch:
             depth,
             tuple(t.key for t in choice.targets),
             tuple(choice.chunks.items()),
-            tuple(self._key(x, state) for i, x in enumerate(op.xs) if i not in choice.chunks),
+            tuple(
+                self._is_refreshed(free) if i in choice.chunks else self._key(x, state)
+                for i, x in enumerate(op.xs)
+                for free in (state.places[x.name],)
+            ),
         )
         if key not in self._memory:
             sources = [self._source(i, op, choice, state) for i in range(len(op.xs))]
@@ -382,7 +388,9 @@ class LayoutSearch:
         x, linear = op.xs[i], self._map(op.maps[i])
         parts, size = self._parts(x, state), tensor.tensor_type(x).size
         if i in choice.chunks:
-            return Source(linear, parts, size, choice.chunks[i])
+            free = state.places[x.name]
+            refreshed = isinstance(free, Free) and self._is_refreshed(free)
+            return Source(linear, parts, size, choice.chunks[i], refreshed)
         pool = choice.pools.get(i)
         folded = pool.folded(parts) if pool is not None else None
         if pool is None or folded is None:

@@ -86,7 +86,7 @@ class Evaluator:
                 " bundle with hecompile keygen."
             )
         self.context = keys.context
-        self.rounds = MaskedRounds(program, self.spec.refreshes, keys.context)
+        self.rounds = MaskedRounds(program, self.spec.refreshes, keys.context, keys.relin)
         self.progress = progress
         self.pair: Pair | None = None
         self._guard = guard if guard is not None else OpenGuard()
@@ -336,6 +336,7 @@ class Evaluation:
             waiting.request, evaluator.rounds.masks(self._checkpoint.masks, group), strict=True
         ):
             masked = evaluator.machine.add_mask(self._live[cipher.name], mask)
+            evaluator.rounds.hide(group, cipher, masked)
             blobs.append(ciphertext_bytes(evaluator.context, masked))
         for position, op in enumerate(self._refreshes(), start=self._position):
             evaluator.machine.release(op, position, self._live)

@@ -7,10 +7,16 @@ The evaluator subtracts round(f(r)). As f is linear to within 2**-100 of the mas
 f(m) and two roundings of half an integer each, no matter how large r was, and even where f(m + r)
 is beyond the modulus: both sides are exact modulo each prime.
 
-The key holder sees m + r, where m is the values and all of the noise. It also sees the other
-polynomial of each ciphertext, which depends on the inputs' ciphertexts, the operations and the
-weights, and is not masked: circuit privacy is not promised. It answers each request alike, whatever
-it decrypts, so that no refusal tells of the secret key.
+The key holder sees m + r, where m is the values and all of the noise, and the second polynomial of
+each ciphertext. Left as it is, that one would give values away: where a fresh ciphertext, which the
+key holder made, is multiplied and comes back, its coefficients solve for the masked value. So the
+evaluator adds a fresh encryption of zero, which makes it pseudorandom whatever it was. The public
+key for that is the last of the relinearization key's parts: it encrypts zero modulo all primes but
+one, which is in use at the two highest levels. Requests from those levels, which hold little but
+what the key holder made itself, are masked only; so are rounds without mask bits.
+
+The key holder answers each request alike, whatever it decrypts, so that no refusal tells of the
+secret key.
 """
 
 from __future__ import annotations
@@ -75,8 +81,22 @@ def mask_sizes(program: Program) -> dict[tuple[int, str], int]:
 class MaskedRounds:
     """The evaluator's side of a program's refreshes."""
 
-    def __init__(self, program: Program, rounds: Sequence[RefreshSpec], context: Context) -> None:
-        """Find out how large the masks of a program are that was admitted."""
+    def __init__(
+        self, program: Program, rounds: Sequence[RefreshSpec], context: Context, relin: Any
+    ) -> None:
+        """Find out how large the masks of a program are that was admitted.
+
+        Args:
+            program: The program.
+            rounds: Its rounds.
+            context: Its context.
+            relin: SEAL's relinearization key.
+        """
+        self._context = context
+        self._evaluator: Any = seal.Evaluator(context.seal)
+        # The parts lie in the key's own memory; SEAL copies the one that it encrypts with.
+        self._zeros: Any = seal.Encryptor(context.seal, relin.key(2)[-1])
+        self._hidden = {op.group for op in program.select(he.Refresh) if op.mask_bits}
         degree = context.parameters.poly_modulus_degree
         self._degree = degree
         self._ring = RingValues(context)
@@ -90,6 +110,15 @@ class MaskedRounds:
         request = self._rounds[group].round.request
         polynomials = [self._mask(source, group, cipher) for cipher in request]
         return _at_levels(self._ring, polynomials, request)
+
+    def hide(self, group: int, cipher: CipherSpec, masked: Any) -> None:
+        """Make the second polynomial of a masked ciphertext pseudorandom, in place."""
+        if group not in self._hidden or cipher.level > self._context.parameters.levels - 2:
+            return
+        zero = seal.Ciphertext()
+        self._zeros.encrypt_zero(self._context.parms_ids[cipher.level], zero)
+        zero.scale = masked.scale
+        self._evaluator.add_inplace(masked, zero)
 
     def unmasks(self, source: MaskSource, group: int) -> list[Any]:
         """Plaintexts to subtract from the ciphertexts of its response."""

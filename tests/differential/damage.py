@@ -91,7 +91,7 @@ def damaged_text(text: str, random: np.random.Generator) -> str:
 
 def _other_word(line: str, source: str, random: np.random.Generator) -> str:
     words = list(re.finditer(r"[%@]?[\w.]+|\S", line))
-    others = re.findall(r"[%@]?[\w.]+|\S", source)
+    others: list[str] = re.findall(r"[%@]?[\w.]+|\S", source)
     if not words:
         return line
     word = words[int(random.integers(len(words)))]

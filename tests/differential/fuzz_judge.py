@@ -60,11 +60,15 @@ class Tally:
     def take(self, model: RandomModel, judge: Callable[[RandomModel], None]) -> None:
         """Judge a model; a refusal is counted, all else that is wrong names the model.
 
-        That a program is not well-formed (ProgramError) is no refusal, for the compiler made it.
+        That a program is not well-formed (ProgramError) is no refusal, for the compiler made it,
+        nor is a pass that fails by an error of another kind.
         """
         try:
             judge(model)
         except REFUSALS as error:
+            if error.__cause__ is not None and not isinstance(error.__cause__, HecompileError):
+                error.add_note(printer.to_text(model.proto))
+                raise
             self.refused[_reason(error)] += 1
             return
         except Exception as error:

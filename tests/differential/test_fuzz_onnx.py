@@ -48,7 +48,7 @@ def damaged_model(number: int) -> bytes:
         return damaged_bytes(proto.SerializeToString(), random)
     for _ in range(int(random.integers(1, 3))):
         damage_fields(proto, random)
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 def outcome(data: bytes) -> str:

@@ -17,9 +17,9 @@ from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.movement_ops import Affine
 from hecompile.ir.program import Program
 from hecompile.ir.tensor_ops import Mul, Polynomial
+from hecompile.packing.depth import Levels
 from hecompile.passbase import Context
 from hecompile.pipelines import tensor_pipeline
-from hecompile.tensorlevels import depths
 from tests.differential.test_frontend_torch import export
 from tests.differential.test_recurrent_torch import SEQUENCE, Layers, Loop
 
@@ -58,7 +58,7 @@ def counts(program: Program) -> tuple[int, int, int, int]:
     """Levels, affine maps, polynomials of degree 2 and more, products."""
     curved = [op for op in program.select(Polynomial) if op.degree > 1]
     maps, products = program.select(Affine), program.select(Mul)
-    return max(depths(program).values()), len(maps), len(curved), len(products)
+    return max(Levels(program).used().values()), len(maps), len(curved), len(products)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_fewer_rounds_than_any_plan_has_are_refused_with_the_fewest() -> None:
 def test_the_line_decides_between_few_rounds_and_many() -> None:
     model = small_lstm(steps=2)
     near, far = (
-        compile_tiny(model, options=CompileOptions(rtt=rtt, degree=3, ring=16384)).report.estimate
+        compile_tiny(model, options=CompileOptions(rtt=rtt, degree=3)).report.estimate
         for rtt in (1e-4, 2.0)
     )
     assert near.refreshes > far.refreshes

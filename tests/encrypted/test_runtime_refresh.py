@@ -15,7 +15,7 @@ from hecompile.runtime import ringvalues
 from hecompile.runtime.envelope import Header, Kind, open_envelope, read_header, seal_envelope
 from hecompile.runtime.masks import MaskSource
 from hecompile.runtime.rawmemory import LayoutError
-from hecompile.runtime.residues import SlowWarning
+from hecompile.runtime.residues import SlowWarning, residue_access
 from hecompile.runtime.rounds import KeyHolder, MaskedRounds, Relayout
 from hecompile.runtime.spec import CipherSpec
 from hecompile.runtime.wide import Double, Wide, double_of, whole
@@ -167,6 +167,29 @@ def test_two_ciphertexts_never_share_a_mask(twice: Parties) -> None:
     for n, first in enumerate(masks):
         for second in masks[:n]:
             assert not set(first) & set(second)
+
+
+def test_the_second_polynomial_says_nothing_of_the_ciphertext(twice: Parties) -> None:
+    """It is uniform and new each time, where the input's own went into the sum."""
+    (data,) = twice.client.encrypt({"x0": np.ones((1, 4))})
+    access = residue_access(twice.evaluator.context)
+    primes = np.array(DEEP.data_primes[:2], dtype=np.uint64)[:, None]
+    found = []
+    for _ in range(3):
+        evaluation = twice.evaluator.start(data)
+        own = np.array(access.view(evaluation._live["input"])[1])
+        request = evaluation.advance()
+        assert request is not None
+        seen = Seen(twice, request, evaluation._checkpoint.masks, 0)
+        inside = residue_access(twice.custodian._context)
+        found.append(np.array(inside.view(seen.values[0])[1]))
+    for n, one in enumerate(found):
+        for other in (own, *found[:n]):
+            assert (one == other).mean() < 1e-3
+            moved = np.where(one >= other, (one - other) / primes, 1.0 - (other - one) / primes)
+            counts, _ = np.histogram(moved, bins=16, range=(0, 1))
+            share = moved.size / 16
+            assert np.abs(counts - share).max() < 6 * np.sqrt(share)
 
 
 @pytest.fixture

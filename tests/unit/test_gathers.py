@@ -11,6 +11,7 @@ from hecompile.errors import ProgramError
 from hecompile.interpret.slots import run_slots
 from hecompile.ir import he_ops as he
 from hecompile.ir.gathers import gather_of
+from hecompile.ir.operation import Symbol
 from hecompile.ir.program import Builder, Program
 
 PERIODS = (4, 2)
@@ -94,12 +95,12 @@ def test_damaged_gathers_are_refused(table: np.ndarray, match: str) -> None:
 def test_refreshes_that_do_not_say_what_they_take_are_refused(
     table: np.ndarray | None, period: int, operands: int
 ) -> None:
-    with pytest.raises(ProgramError, match="he.refresh with"):
+    with pytest.raises(ProgramError, match=r"he\.refresh with"):
         program(table, period, operands)
 
 
 def test_a_gather_that_another_program_does_not_have_is_refused() -> None:
     made = program(GOOD, 4)
-    op = dataclasses.replace(made.select(he.Refresh)[0], gather="other")
+    op = dataclasses.replace(made.select(he.Refresh)[0], gather=Symbol("other"))
     with pytest.raises((ProgramError, KeyError)):
         gather_of(op, made)

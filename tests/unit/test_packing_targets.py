@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from hecompile.ir.constants import SparseMap
 from hecompile.packing import targets as goals
+from hecompile.packing.demand import Source, demand
 from hecompile.packing.kernels import gather_taps, match
-from hecompile.packing.places import Places, occurrences
+from hecompile.packing.places import Places, occurrences, power_of_two
 from hecompile.packing.rotations import best_split
 from tests.unit.packing_cases import assert_holds, evaluate, fill, maps, operands
 
@@ -122,3 +123,38 @@ def test_copies_leave_the_next_map_fewer_diagonals() -> None:
         for (target,) in goals.turned_copies(8, 64, 4)
     ]
     assert rotations == [2, 1, 0]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_replicas_hold_every_element_and_turn_less(data: st.DataObject) -> None:
+    """With c blocks a map finds c columns at the place of each row."""
+    columns, rows = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 40))
+    capacity = power_of_two(rows) << data.draw(st.integers(0, 3))
+    linear = data.draw(maps(rows, columns))
+    (target,) = goals.natural(rows, capacity)
+    period, block = power_of_two(columns), target.places.period
+    for places in goals.replicas(columns, max(capacity, period), rows):
+        assert set(places.elements[places.held].tolist()) == set(range(columns))
+        assert places.period <= max(capacity, period)
+        copies = places.period // max(period, block)
+        assert_gives((target,), (places,), columns, rows, linear)
+        turns = match(occurrences((places,), columns), linear, target).turns()
+        most = min(period, block) // copies
+        assert len(turns) <= most
+        counted = demand([Source(linear, (places,), columns)], (target,))
+        assert counted.rotations <= max(most - 1, 0)
+        assert counted.products == len(turns)
+
+
+def test_as_many_replicas_as_columns_leave_no_rotation() -> None:
+    """Wide maps of few columns, as the gates of a recurrent layer are."""
+    dense = np.random.default_rng(0).normal(size=(64, 16))
+    (target,) = goals.natural(64, 1024)
+    rotations = []
+    for places in goals.replicas(16, 1024, 64):
+        counted = demand([Source(SparseMap.from_dense(dense), (places,), 16)], (target,))
+        rotations.append((places.period, counted.rotations, counted.folds))
+    assert [r[0] for r in rotations] == [64, 128, 256, 512, 1024]
+    assert rotations[-1][1:] == (0, 4)
+    assert [r[1] for r in rotations] == sorted((r[1] for r in rotations), reverse=True)

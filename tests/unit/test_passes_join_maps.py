@@ -12,10 +12,10 @@ from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.verifier import verify
+from hecompile.packing.depth import Levels
 from hecompile.passbase import Context
 from hecompile.passes.join_maps import JoinMaps
 from hecompile.pipeline import parse_pipeline
-from hecompile.tensorlevels import depths
 from tests.unit.interpreting import clear, finish, secret
 
 MERGE = parse_pipeline("merge-linear,cse,dce")
@@ -73,7 +73,7 @@ def test_random_programs_keep_their_meaning_and_depth(seed: int) -> None:
         np.testing.assert_allclose(new[label], expected, rtol=1e-9, atol=1e-9)
     assert len(after.select(movement.Affine)) <= len(before.select(movement.Affine))
     assert len(after.select(tensor.Polynomial)) <= len(before.select(tensor.Polynomial))
-    assert max(depths(after).values()) == max(depths(before).values())
+    assert max(Levels(after).used().values()) == max(Levels(before).used().values())
 
 
 def four_gates(most: int) -> Program:

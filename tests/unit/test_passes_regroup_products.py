@@ -16,10 +16,10 @@ from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.tensor_ops import tensor_type
 from hecompile.ir.verifier import verify
+from hecompile.packing.depth import Levels
 from hecompile.passbase import Context
 from hecompile.passes.regroup_products import RegroupProducts
 from hecompile.pipeline import parse_pipeline
-from hecompile.tensorlevels import depths
 from tests.unit.interpreting import clear, finish, secret
 
 UNITS, STEPS = 3, 3
@@ -88,7 +88,7 @@ def regrouped(program: Program, growth: float = 16.0) -> tuple[Program, Program]
 
 
 def depth(program: Program) -> int:
-    return max(depths(program).values())
+    return max(Levels(program).used().values())
 
 
 def products(program: Program) -> int:

@@ -10,7 +10,14 @@ import hecompile
 from hecompile.config import CompileOptions
 from hecompile.errors import CompileError
 from hecompile.estimate import Estimate
+from hecompile.interpret.slots import run_program_slots
+from hecompile.interpret.tensor import run_tensor
+from hecompile.ir import he_ops as he
+from hecompile.passbase import Context
+from hecompile.pipelines import checks
+from hecompile.rings import RingSearch
 from tests.encrypted.compiled_models import answers, samples, square_mlp, worst
+from tests.unit.test_passes_slots import recurrence
 
 MODEL = square_mlp()
 CALIBRATION = samples(MODEL, 40, seed=3)
@@ -62,3 +69,49 @@ def test_a_limit_on_what_the_client_sends_is_kept_by_another_packing() -> None:
     client = estimated(optimize="client")
     limit = max(client.client_bytes, (client.client_bytes + free.client_bytes) // 2)
     assert estimated(max_client_bytes=limit).client_bytes <= limit
+
+
+DEEP = recurrence(4)
+"""Of nine levels: more than a ring of 8192 carries as precisely as is usual."""
+
+SEEN = {"x": np.random.default_rng(3).normal(size=(40, 1, 8))}
+
+
+def rounds_of(**options: object) -> int:
+    """Rounds of the plan that the search finds for it on the ring of 8192."""
+    chosen = CompileOptions(ring=8192, **options)  # type: ignore[arg-type]
+    search = RingSearch(DEEP, Context(SEEN), chosen, (), (), lambda _: None)
+    _, program = search.best()
+    checks().run(program, Context(SEEN))
+    few = {"x": SEEN["x"][:5]}
+    found, expected = run_program_slots(program, few), run_tensor(DEEP, few)
+    np.testing.assert_allclose(found["y"], expected["y"], rtol=0, atol=1e-9)
+    return len({op.group for op in program.select(he.Refresh)})
+
+
+def test_a_program_too_deep_for_a_ring_is_cut() -> None:
+    free = rounds_of()
+    assert free == 2
+    assert rounds_of(max_refreshes=free) == free
+    assert rounds_of(rtt=0.0, bandwidth=1e12) >= free
+    assert rounds_of(refresh="client") >= free
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"max_refreshes": 1}, "raise --max-refreshes"),
+        ({"max_refreshes": 0}, "raise --max-refreshes"),
+        ({"refresh": "never"}, "allow --refresh auto"),
+    ],
+)
+def test_rounds_beyond_the_limit_are_refused_with_a_remedy(
+    options: dict[str, object], remedy: str
+) -> None:
+    with pytest.raises(CompileError, match=remedy):
+        rounds_of(**options)
+
+
+def test_a_program_that_needs_no_refresh_has_none_where_that_is_cheaper() -> None:
+    for options in ({}, {"rtt": 1.0}, {"refresh": "never"}, {"max_refreshes": 0}):
+        assert estimated(**options).refreshes == 0
