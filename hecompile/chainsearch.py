@@ -19,7 +19,7 @@ from hecompile.estimate import estimate
 from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
 from hecompile.levels import program_depth, refreshed_depth
-from hecompile.numeric.masking import modulus_bits_needed
+from hecompile.numeric.masking import BELOW_TOP, modulus_bits_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.primes import MAX_PRIME_BITS
 from hecompile.numeric.security import max_modulus_bits
@@ -339,7 +339,7 @@ class ChainSearch:
     def _handing_over_at(self, floor: int, rival: float) -> Plan | None:
         """The plan at the smallest scale, each prime one level; None if it costs a rival's time."""
         depth = refreshed_depth(self._program)
-        units = (1,) * (max(depth.handed + floor, depth.left) + 1)
+        units = (1,) * (max(depth.handed + floor, depth.left, floor + BELOW_TOP) + 1)
         scale_bits, extra = SMALLEST_REFRESHED_SCALE_BITS, SMALLEST_HEADROOM_BITS
         while scale_bits <= MAX_PRIME_BITS:
             room = self._room_for_masks(scale_bits) - (floor + 1) * scale_bits

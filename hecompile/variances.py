@@ -24,6 +24,7 @@ Arrays are (runs or 1, width): widths of natural periods, cut to the lanes looke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -99,9 +100,12 @@ class Variances:
             he.Refresh: self._refresh,
         }
         last = {v.name: i for i, op in enumerate(program) for v in op.operands}
+        hidden = {x.name for op in program.select(he.Refresh) if op.mask_bits for x in op.xs}
         for i, op in enumerate(program):
             if op.result is not None and isinstance(op.result.type, CipherType):
                 carried, source = self._rules[type(op)](op)
+                if op.result.name in hidden:
+                    source = self._hidden(op.result, source)
                 self.sources[op.result.name] = source
                 found = self._cut(self._with(carried, source), op.result.type.period)
                 self.of[op.result.name] = found
@@ -263,6 +267,14 @@ class Variances:
         polynomials = he.cipher_type(op.x).polynomials
         own = noise.rescale(self._parameters, scale_of(op.defined), polynomials)
         return self.of[op.x.name], Source(self._own(own))
+
+    def _hidden(self, value: Value, source: Source) -> Source:
+        """What is handed over is added to an encryption of zero, as noisy as a rescale.
+
+        It is laid on the value itself, so that all who read it are taken to see it.
+        """
+        added = self._own(noise.rescale(self._parameters, scale_of(value), 2))
+        return replace(source, even=source.even + added)
 
     def _refresh(self, op: he.Refresh) -> tuple[Spread, Source]:
         """What the key holder makes of the value and what the evaluator makes of its mask alone.

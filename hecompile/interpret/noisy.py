@@ -29,7 +29,7 @@ from hecompile.interpret.slots import (
 )
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
-from hecompile.ir.operation import Operation
+from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, PlainType
 from hecompile.numeric import noise
@@ -130,11 +130,20 @@ class _Simulator:
     def _refresh(self, op: he.Refresh, at: Scope) -> Array:
         """The gathered value and its gathered mask are rounded one by one, the former encrypted."""
         _, scale = managed(op)
-        means = {x.name: mean_of_copies(at(x), he.cipher_type(x).period) for x in op.xs}
+        means = {
+            x.name: mean_of_copies(self._hidden(op, x, at), he.cipher_type(x).period) for x in op.xs
+        }
         exact = refreshed(op, Scope(at.program, means))
         rounding = 2.0 * noise.encoding(self._parameters, scale, exact.shape[-1])
         encrypted = noise.symmetric_encryption(self._parameters, scale)
         return self._disturbed(self._normal(exact, rounding), encrypted)
+
+    def _hidden(self, op: he.Refresh, x: Value, at: Scope) -> Array:
+        """What is handed over, with the encryption of zero that hides where it comes from."""
+        scale = he.cipher_type(x).scale
+        if not op.mask_bits or scale is None:
+            return at(x)
+        return self._disturbed(at(x), noise.rescale(self._parameters, scale, 2))
 
     def _key_switched(self, op: he.Rotate | he.Relinearize, exact: Array, key: int) -> Array:
         level, scale = managed(op)

@@ -20,6 +20,12 @@ import math
 NOISE_SHARE = 1.0 / 64.0
 """Largest root mean square of the noise that the masks hide, as a share of the bound."""
 
+BELOW_TOP = 2
+"""Levels below the top of the chain at which masked values are handed over, at least.
+
+There is a public key that encrypts zero up to that level, see `runtime.rounds`.
+"""
+
 
 def mask_bits_needed(ring: int, period: int, bound: float, scale: float, mask_bits: int) -> float:
     """Binary logarithm of M for one refreshed value.

@@ -9,23 +9,21 @@ import numpy as np
 
 from hecompile.ir import movement_ops as move
 from hecompile.ir import tensor_ops as tensor
-from hecompile.ir.constants import SparseMap
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.packing import targets as goals
 from hecompile.packing.arrangements import Arrangements, views
-from hecompile.packing.demand import Source, demand
+from hecompile.packing.mapprices import MapPrices, Operand
 from hecompile.packing.places import Places, in_order
 from hecompile.packing.plans import (
     Choice,
     Decisions,
     Placement,
     State,
-    placement_key,
     prune,
     use_of,
 )
-from hecompile.packing.pools import Pool, find_pool
+from hecompile.packing.pools import Pool
 from hecompile.packing.price import Prices, remaining_levels
 from hecompile.packing.sources import Fit, Free, as_needed
 from hecompile.packing.views import contiguous_range
@@ -65,9 +63,7 @@ class LayoutSearch:
             for op in program
             if isinstance(op, tensor.Input | move.Refresh)
         }
-        self._maps: dict[str, SparseMap] = {}
-        self._pools: dict[str, Pool | None] = {}
-        self._memory: dict[object, float] = {}
+        self._costs = MapPrices(program, prices)
         self._rows: dict[str, tuple[int, ...]] = {}
         self._arranged = Arrangements(capacity)
 
@@ -263,7 +259,8 @@ class LayoutSearch:
                     depth = self._depth.get(x.name, 0)
                     rest = self._pack(free, self._in_order(free.size), depth, rest)
             decided = replace(rest, trail=(rest.trail, name, choice))
-            price = self._price(op, choice, state)
+            operands = [self._operand(x, state) for x in op.xs]
+            price = self._costs.price(op, choice, operands, self._depth.get(name, 0))
             yield self._with(decided, name, tuple(t.places for t in choice.targets), price)
 
     def _choices(self, op: move.Affine, state: State) -> Iterator[Choice]:
@@ -272,7 +269,7 @@ class LayoutSearch:
         pools = {
             i: pool
             for i, x in enumerate(op.xs)
-            if (pool := self._pool(op.maps[i])) and pool.folded(self._parts(x, state))
+            if (pool := self._costs.pool(op.maps[i])) and pool.folded(self._parts(x, state))
         }
         for chosen in ({}, pools) if pools else ({},):
             for proposal in self._proposals(op, state, chosen):
@@ -292,7 +289,7 @@ class LayoutSearch:
         size = tensor.tensor_type(op.defined).size
         yield from goals.strided(size, self._capacity)
         for i, x in enumerate(op.xs):
-            grid, linear = self._parts(x, state), self._map(op.maps[i])
+            grid, linear = self._parts(x, state), self._costs.map(op.maps[i])
             folded = pools[i].folded(grid) if i in pools else None
             if folded is not None:
                 grid, linear = (folded,), pools[i].reduce(linear)
@@ -305,7 +302,7 @@ class LayoutSearch:
         for reader, linear in self._readers(op.defined):
             rows = tensor.tensor_type(reader.defined).size
             yield from goals.turned_copies(size, self._capacity, rows)
-            pool = self._pool(linear)
+            pool = self._costs.pool(linear)
             if pool is not None and pool.groups * pool.size == size:
                 shape = tensor.tensor_type(op.defined).shape
                 yield from goals.phased(pool, shape, self._capacity)
@@ -344,66 +341,7 @@ class LayoutSearch:
         placement = state.places[x.name]
         return self._in_order(placement.size).places if isinstance(placement, Free) else placement
 
-    def _key(self, x: Value, state: State) -> object:
-        """Equal for operands of a map that are placed alike."""
-        return placement_key(self._parts(x, state))
-
-    def _map(self, symbol: str) -> SparseMap:
-        if symbol not in self._maps:
-            self._maps[symbol] = SparseMap.from_constant(self._program.array(symbol))
-        return self._maps[symbol]
-
-    def _pool(self, symbol: str) -> Pool | None:
-        if symbol not in self._pools:
-            self._pools[symbol] = find_pool(self._map(symbol))
-        return self._pools[symbol]
-
-    def _price(self, op: move.Affine, choice: Choice, state: State) -> float:
-        depth = self._depth.get(op.defined.name, 0)
-        # Steps of a recurrent layer share patterns, not weights; what is gathered costs by count.
-        patterns = (
-            self._map(symbol).row_counts if i in choice.chunks else self._map(symbol).pattern
-            for i, symbol in enumerate(op.maps)
-        )
-        key = (
-            tuple(patterns),
-            tuple(op.maps[i] for i in choice.pools),
-            depth,
-            tuple(t.key for t in choice.targets),
-            tuple(choice.chunks.items()),
-            tuple(
-                self._is_refreshed(free) if i in choice.chunks else self._key(x, state)
-                for i, x in enumerate(op.xs)
-                for free in (state.places[x.name],)
-            ),
-        )
-        if key not in self._memory:
-            sources = [self._source(i, op, choice, state) for i in range(len(op.xs))]
-            price = demand(sources, choice.targets).price(self._prices, depth)
-            self._memory[key] = price + self._pooling(op, choice, state, depth + 1)
-        return self._memory[key]
-
-    def _source(self, i: int, op: move.Affine, choice: Choice, state: State) -> Source:
-        """What a map reads of one operand, pooled where the choice says so."""
-        x, linear = op.xs[i], self._map(op.maps[i])
-        parts, size = self._parts(x, state), tensor.tensor_type(x).size
-        if i in choice.chunks:
-            free = state.places[x.name]
-            refreshed = isinstance(free, Free) and self._is_refreshed(free)
-            return Source(linear, parts, size, choice.chunks[i], refreshed)
-        pool = choice.pools.get(i)
-        folded = pool.folded(parts) if pool is not None else None
-        if pool is None or folded is None:
-            return Source(linear, parts, size)
-        return Source(pool.reduce(linear), (folded,), pool.groups)
-
-    def _pooling(self, op: move.Affine, choice: Choice, state: State, depth: int) -> float:
-        """Price of adding up elements before the products."""
-        rotations = additions = 0
-        for i, pool in choice.pools.items():
-            parts = self._parts(op.xs[i], state)
-            if i not in choice.chunks:
-                additions += pool.size.bit_length() - 1
-                rotations += (pool.size // len(parts)).bit_length() - 1
-        rotate, add = self._prices.of("rotate", depth), self._prices.of("add", depth)
-        return rotations * rotate + additions * add
+    def _operand(self, x: Value, state: State) -> Operand:
+        placement = state.places[x.name]
+        refreshed = isinstance(placement, Free) and self._is_refreshed(placement)
+        return Operand(self._parts(x, state), refreshed)

@@ -17,7 +17,7 @@ from hecompile.ir.gathers import gather_of
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.ir.verifier import Offence, report
-from hecompile.numeric.masking import mask_bits_needed, modulus_bits_needed
+from hecompile.numeric.masking import BELOW_TOP, mask_bits_needed, modulus_bits_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import SCALE_TOLERANCE
 
@@ -192,6 +192,11 @@ def _refresh(program: Program, op: he.Refresh) -> Iterator[str]:
         # The response needs no room for its mask, which wraps around alike on both sides.
         if modulus_bits_needed(*numbers) > math.log2(program.parameters.modulus(found.level)):
             yield f"{name} on {x} overflows the modulus of level {found.level}"
+        if op.mask_bits and found.level > program.parameters.levels - BELOW_TOP:
+            yield (
+                f"{x} is handed over at level {found.level}, where nothing hides where it comes"
+                f" from; at most {program.parameters.levels - BELOW_TOP} will do"
+            )
         # A slot's standard deviation is M * sqrt(P / 3).
         slot = mask_bits_needed(*numbers) + math.log2(period) / 2 + 3
         growth = max(math.log2(facts(op.defined).scale / found.scale), 0.0)

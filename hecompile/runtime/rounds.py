@@ -12,8 +12,8 @@ each ciphertext. Left as it is, that one would give values away: where a fresh c
 key holder made, is multiplied and comes back, its coefficients solve for the masked value. So the
 evaluator adds a fresh encryption of zero, which makes it pseudorandom whatever it was. The public
 key for that is the last of the relinearization key's parts: it encrypts zero modulo all primes but
-one, which is in use at the two highest levels. Requests from those levels, which hold little but
-what the key holder made itself, are masked only; so are rounds without mask bits.
+one, which is in use at the two highest levels: no program hands masked values over from there.
+Rounds without mask bits are not hidden so.
 
 The key holder answers each request alike, whatever it decrypts, so that no refusal tells of the
 secret key.
@@ -113,7 +113,7 @@ class MaskedRounds:
 
     def hide(self, group: int, cipher: CipherSpec, masked: Any) -> None:
         """Make the second polynomial of a masked ciphertext pseudorandom, in place."""
-        if group not in self._hidden or cipher.level > self._context.parameters.levels - 2:
+        if group not in self._hidden:
             return
         zero = seal.Ciphertext()
         self._zeros.encrypt_zero(self._context.parms_ids[cipher.level], zero)
