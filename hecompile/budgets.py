@@ -32,6 +32,9 @@ _KEY_SWITCHES = 6
 _TENSOR_SECONDS = 0.02
 """Of a tensor that crosses a cut, evaluator and key holder together, about."""
 
+_EVALUATOR_SHARE = 0.4
+"""Of that, what the evaluator takes."""
+
 
 @dataclass(frozen=True, eq=False)
 class SegmentBudgets:
@@ -100,8 +103,10 @@ class SegmentBudgets:
         each = active_cost_model().seconds("rotate", ring, primes)
         seconds = each * sum(map(self._key_switches, self.program))
         cuts = self._cuts(levels) if levels is not None else None
-        if cuts is None or self.options.refresh == "client":
+        if cuts is None:
             return seconds
+        if self.options.refresh == "client":
+            return seconds + cuts.tensors * _EVALUATOR_SHARE * _TENSOR_SECONDS
         # Two polynomials of a masked value go up, two with all levels come down.
         bits = 4 * self._handed_bits + 2 * (levels or 0) * USUAL_SCALE_BITS
         crossing = _TENSOR_SECONDS + self.options.line.transfer(ring * bits // 8)

@@ -124,6 +124,10 @@ class _Assignment:
             operands = {op.x.name: self._values[op.x.name]}
         elif isinstance(op, PRODUCTS):
             operands = self._factors(op, needed)
+        elif isinstance(op, he.Refresh):
+            # The key holder reads a value at whatever scale it has.
+            near = self._place(needed, False)
+            operands = {v.name: self._bring_near(v, *near) for v in op.xs}
         else:
             target = self._place(needed, result.name in self._pending)
             operands = {v.name: self._bring(v, *target) for v in ciphertexts(op)}

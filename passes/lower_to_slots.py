@@ -37,8 +37,8 @@ class LowerToSlots(Pass):
     align their operands by one rotation.
 
     Options: `search`, whether layouts are searched for, or all elements kept in order; `client`,
-    `key`, `byte` and `line`, what a CPU second of the client, a Galois key, a byte sent and a byte of
-    a refresh count beside a CPU second of the evaluator.
+    `key`, `byte` and `line`, what a CPU second of the client, a Galois key, a byte sent and a byte
+    of a refresh count beside a CPU second of the evaluator.
 
     Requires: what `require-polynomial` admits.
     Ensures: a program of `he.*` without relinearize, rescale or drop_level.

@@ -70,6 +70,10 @@ class Prices:
         """Seconds of one product of ciphertexts with what it entails."""
         return sum(self.of(name, depth) for name in ("multiply", "relinearize", "rescale"))
 
+    def completion(self, depth: int) -> float:
+        """Seconds of what a product of ciphertexts entails once, for sums of products too."""
+        return sum(self.of(name, depth) for name in ("relinearize", "rescale"))
+
     def packed(self, ciphertexts: int, depth: int) -> float:
         """Price of input ciphertexts: the client's time and bytes."""
         seconds = self.of("encode", depth) + self.of("encrypt", depth)

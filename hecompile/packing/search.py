@@ -209,6 +209,9 @@ class LayoutSearch:
             if free[operand]:
                 other = self._place(op, 1 - operand, state)
                 yield self._fit(op, operand, Fit(tuple(map(as_needed, other))), state)
+                if other[0].held[0]:
+                    home = tuple(as_needed(p.turned(int(p.held[0]))) for p in other)
+                    yield self._fit(op, operand, Fit(home), state)
                 yield from self._settled(op, operand, state)
         if not any(free):
             yield state
@@ -225,8 +228,19 @@ class LayoutSearch:
             steps = [(0, 0)] * len(x)
         price += sum(left + right > 0 for left, right in steps) * rotate
         price += len(x) * self._prices.square(depth + 1) * product
+        if self._sums_products(op) and not any(map(any, steps)):
+            # Products that meet as they are share what follows them.
+            price -= len(x) * self._prices.completion(depth + 1)
         places = self._arranged.met(x, y, steps, product)
         return self._with(state, op.defined.name, places, price)
+
+    def _sums_products(self, op: tensor.Mul | tensor.Add | tensor.Sub) -> bool:
+        """Whether an operation adds two products that nothing else reads."""
+        definitions, users = self._program.definitions, self._program.users
+        return not isinstance(op, tensor.Mul) and all(
+            isinstance(definitions[v.name], tensor.Mul) and len(users[v.name]) == 1
+            for v in (op.x, op.y)
+        )
 
     def _single(self, op: tensor.Polynomial | tensor.Neg, state: State) -> State:
         places = self._place(op, 0, state)

@@ -58,37 +58,6 @@ WARM_UP_SECONDS = 2.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass
-class Rounds:
-    """What the rounds gave, one entry a round.
-
-    Attributes:
-        phases: seconds by phase.
-        errors: largest distance from what was expected.
-        factors: of the machine's speed, and one more at the end.
-        ciphertext_bytes: of the last round: in, out, and both ways of all refreshes.
-        plain: answers of the plain program.
-        plain_errors: its largest distance from what was expected.
-    """
-
-    phases: list[Mapping[str, Phase]] = field(default_factory=list)
-    errors: list[float] = field(default_factory=list)
-    factors: list[float] = field(default_factory=list)
-    ciphertext_bytes: dict[str, int] = field(default_factory=dict)
-    plain: list[dict[str, Any]] = field(default_factory=list)
-    plain_errors: list[float] = field(default_factory=list)
-
-    def medians(self) -> dict[str, dict[str, float]]:
-        """CPU and wall seconds by phase."""
-        return {phase: medians([run.get(phase, Phase()) for run in self.phases])
-                for phase in PER_EVALUATION}  # fmt: skip
-
-
-def medians(phases: Sequence[Phase]) -> dict[str, float]:
-    """The median of CPU and of wall seconds, each by itself."""
-    return {"cpu": median(p.cpu for p in phases), "wall": median(p.wall for p in phases)}
-
-
 def measure(row: Row, rounds: int, folder: Path) -> dict[str, Any]:
     """Compile a row's model and run it encrypted.
 
@@ -287,76 +256,6 @@ def _one(
         decrypted = custodian.decrypt(output)
     (raw,) = decrypted.raw.values()
     return watch, raw, len(envelope), len(output)
-
-
-class PlainProcess:
-    """A plain TenSEAL program that waits for samples."""
-
-    def __init__(self, program: str, folder: Path) -> None:
-        """Start it and wait for its keys.
-
-        Raises:
-            HecompileError: it ended.
-        """
-        command = [sys.executable, "-m", "tests.benchmarks.plain", program, str(folder)]
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._about = self._read()
-
-    def ask(self, sample: int) -> dict[str, Any]:
-        """Have it evaluate a sample.
-
-        Raises:
-            HecompileError: it ended.
-        """
-        if self._process.stdin is None:
-            raise HecompileError("the plain program has no pipe")
-        self._process.stdin.write(f"{sample}\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def summary(self, done: Rounds) -> dict[str, Any]:
-        """All about it: parameters, medians, error, memory."""
-        return self._about | {
-            "phases": {
-                name: medians([Phase(**answer["phases"][name]) for answer in done.plain])
-                for name in ("encrypt", "evaluate", "decrypt")
-            },
-            "evaluate_rounds": [answer["phases"]["evaluate"]["cpu"] for answer in done.plain],
-            "measured_error": max(done.plain_errors),
-            "peak_memory_bytes": max(answer["peak_memory_bytes"] for answer in done.plain),
-        }
-
-    def end(self) -> None:
-        """End the process."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-        self._process.kill()
-        self._process.wait()
-
-    def _read(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout is not None else ""
-        if not line:
-            raise HecompileError("the plain program ended; see above")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-
-@contextlib.contextmanager
-def _plain(row: Row, case: Case, folder: Path) -> Iterator[PlainProcess | None]:
-    if row.plain is None:
-        yield None
-        return
-    weights: dict[str, Any] = dict(case.weights)
-    np.savez(folder / WEIGHTS_FILE, **weights)
-    np.save(folder / SAMPLES_FILE, case.samples)
-    process = PlainProcess(row.plain, folder)
-    try:
-        yield process
-    finally:
-        process.end()
 
 
 def _folder_sizes(keys: Path) -> dict[str, int]:
