@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,9 @@ FEWEST_KEYS = 4
 
 WORTH_TRYING = 1.15
 """Rough price, over the least of those that led to a plan, up to which a budget is planned."""
+
+MOST_PLANNED = 2
+"""Budgets of one ring that are planned to the end."""
 
 MOST_FAILED = 3
 """Budgets of one ring that may fail before the next ring is tried."""
@@ -112,12 +116,13 @@ class RingSearch:
                 reasons.append(why)
                 continue
             here: list[_Priced] = []
-            failed = 0
+            done: Counter[bool] = Counter()
             for levels, rough in self._budgets.ranked(ring):
-                if rough > WORTH_TRYING * cheapest or failed == MOST_FAILED:
+                enough = done[True] == MOST_PLANNED or done[False] == MOST_FAILED
+                if rough > WORTH_TRYING * cheapest or enough:
                     break
                 plans = self._try(ring, levels, reasons)
-                failed += not plans
+                done[bool(plans)] += 1
                 here += plans
                 if any(plan.price < math.inf for plan in plans):
                     cheapest = min(cheapest, rough)

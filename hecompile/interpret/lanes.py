@@ -24,6 +24,7 @@ from hecompile.ir.gathers import Gather, gather_of
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, PlainType
+from hecompile.packing.places import power_of_two
 
 KEPT_LANES: Final = 16
 
@@ -242,7 +243,9 @@ def look_at_bounds(program: Program) -> SlotSamples:
 def _lanes(program: Program, traced: Traced) -> Lanes:
     periods = cipher_periods(program)
     moves = {move for each in (program, traced.program) for move in _moves(each)}
-    stride = max(math.gcd(*periods, *cipher_periods(traced.program), *moves), 1)
+    # Only the samples of a batch are alike: places have weights of their own.
+    samples = power_of_two(program.batch)
+    stride = math.gcd(samples, *periods, *cipher_periods(traced.program), *moves)
     if stride not in traced.lanes:
         traced.lanes[stride] = _telling_lanes(traced, stride)
     return Lanes(max(periods, default=1), stride, traced.lanes[stride])

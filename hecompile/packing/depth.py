@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from hecompile.ir import he_ops as he
 from hecompile.ir import movement_ops as move
 from hecompile.ir import tensor_ops as tensor
-from hecompile.ir.graph import multiplicative_depth
 from hecompile.ir.operation import Operation
 from hecompile.ir.program import Builder, Program
+from hecompile.levels import program_depth
 from hecompile.packing.polynomial import evaluate_polynomial
 
 
@@ -57,4 +57,4 @@ class Levels:
         source = he.Input(label="x", dims=(period,), period=period, first=0, count=period)
         value = evaluate_polynomial(build, build.emit(source), padded, op.basis)
         build.keep(he.Output(xs=(value,), label="y", dims=(period,)))
-        return multiplicative_depth(build.finish())
+        return program_depth(build.finish())

@@ -23,6 +23,11 @@ REFERENCE_MODELS = ("DiabetesMLP", "CryptoNets", "CNNLSTM", "LeNet5")
 DEMO = "demo-cnn-lstm"
 NAMES = (*REFERENCE_MODELS, DEMO)
 DENSE = "dense-"
+CONVOLUTIONAL = "CNNLSTM"
+RECURRENT_MODELS = (CONVOLUTIONAL, "BiLSTM", "GRU", "RNN")
+POOL, CHANNELS, FEATURES = 4, 4, 4
+"""Samples in time that one step of CNNLSTM averages, its channels, the other models' features."""
+
 CALIBRATION_SAMPLES = 64
 
 Samples = NDArray[np.float32]
@@ -71,7 +76,8 @@ def make_case(name: str, folder: Path, count: int) -> Case:
     """Export or train a model into a folder, with `count` samples to run.
 
     Besides those of `NAMES` there are models `dense-N0-N1-...`: N0 features, then dense layers of
-    N1, N2, ... outputs with squares between them.
+    N1, N2, ... outputs with squares between them, and models `KIND-STEPS` of the kinds in
+    `RECURRENT_MODELS`, of so many steps.
 
     Raises:
         MissingError: the model or what it needs is not here.
@@ -80,6 +86,9 @@ def make_case(name: str, folder: Path, count: int) -> Case:
         return _demo(folder, count)
     if name.startswith(DENSE):
         return _dense(name, folder, count)
+    kind, _, steps = name.partition("-")
+    if kind in RECURRENT_MODELS and steps.isdecimal() and int(steps):
+        return _recurrent(name, kind, int(steps), folder, count)
     if name not in REFERENCE_MODELS:
         raise MissingError(f"there is no model of this name; choose among {', '.join(NAMES)}")
     return _reference(name, folder, count)
@@ -107,6 +116,19 @@ def _reference(name: str, folder: Path, count: int) -> Case:
     module = _load(reference_file())
     kind = getattr(module, name)
     return _exported(name, module.make(kind), kind.sample, folder, count)
+
+
+def _recurrent(name: str, kind: str, steps: int, folder: Path, count: int) -> Case:
+    if kind == CONVOLUTIONAL:
+        module = _load(reference_file())
+        length = POOL * steps
+        model = module.make(lambda: module.CNNLSTM(c=CHANNELS, T=length))
+        return _exported(name, model, (CHANNELS, length), folder, count)
+    try:
+        from tests.benchmarks.recurrent import recurrent
+    except ModuleNotFoundError as error:
+        raise MissingError(f"it needs {error.name}, which is not installed") from error
+    return _exported(name, recurrent(kind), (steps, FEATURES), folder, count)
 
 
 def _dense(name: str, folder: Path, count: int) -> Case:

@@ -7,13 +7,10 @@ times a rotation before both, so that a machine that slows down slows both.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,6 +27,7 @@ from hecompile.costs import Profile
 from hecompile.errors import HecompileError
 from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.public import public_form
+from hecompile.preprocess import apply_steps
 from hecompile.runtime.client import Client
 from hecompile.runtime.custodian import Custodian
 from hecompile.runtime.evaluator import Evaluator, galois_steps
@@ -46,16 +44,14 @@ from hecompile.runtime.program_files import load_program
 from hecompile.runtime.run import MODEL_PHASE
 from hecompile.runtime.usage import Phase, Stopwatch, peak_memory_bytes
 from tests.benchmarks.cases import Case, MissingError, Samples, make_case
-from tests.benchmarks.plain import SAMPLES_FILE, WEIGHTS_FILE
+from tests.benchmarks.plain_process import PlainProcess, plain_process
+from tests.benchmarks.rounds import Rounds, medians
 from tests.benchmarks.rows import Row, find
 from tests.benchmarks.split import split
 from tests.benchmarks.yardstick import Yardstick
 
-PER_EVALUATION = ("encrypt", "evaluate", "refresh", "decrypt")
 WARM_UP_SECONDS = 2.0
 """What evaluates in less is evaluated once more before its operations are timed."""
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def measure(row: Row, rounds: int, folder: Path) -> dict[str, Any]:
@@ -91,6 +87,7 @@ def measure(row: Row, rounds: int, folder: Path) -> dict[str, Any]:
         "compared_with": "polynomial model" if row.polynomial else "onnxruntime",
         "report": report.to_json(),
         "bound": bound if bound is not None else report.predicted_error,
+        "noise_bound": report.noise_error,
         "compile": asdict(watch.phases["compile"]),
         "compile_peak_memory_bytes": compile_memory,
         **_run(row, rounds, case, compiled, folder),
@@ -130,7 +127,7 @@ def _run(row: Row, rounds: int, case: Case, compiled: Compiled, folder: Path) ->
             weights = read_owner((bundle / OWNER_FILE).read_bytes(), hidden)
             model = ModelOwner(hidden, weights, public).encrypt()
     process = EvaluatorProcess(program, constants, spec, keys / "evaluation", model=model)
-    with _plain(row, case, folder) as plain, process:
+    with plain_process(row, case, folder) as plain, process:
         watch.add("load", process.phases["load"])
         parties = Parties(row, case, compiled, Client(spec, public), custodian, process, plain)
         done = _all_rounds(parties, rounds)
@@ -151,6 +148,8 @@ def _run(row: Row, rounds: int, case: Case, compiled: Compiled, folder: Path) ->
         "machine_factor": median(done.factors),
         "operations": [asdict(share) for share in shares],
         "measured_error": max(done.errors),
+        "polynomial_error": max(done.polynomial_errors),
+        "refresh_rounds": done.refresh_rounds,
         "ciphertext_bytes": done.ciphertext_bytes,
         "key_bytes": _folder_sizes(keys),
         "peak_memory_bytes": process.peak_memory_bytes,
@@ -166,14 +165,16 @@ def _all_rounds(parties: Parties, rounds: int) -> Rounds:
         chosen = parties.chosen(i)
         expected = _expected(row, parties.case, parties.compiled, chosen)
         done.factors.append(yardstick.factor())
-        before = process.phases.get("evaluate", Phase()), process.refresh_bytes
-        single, result, sent, received = _one(chosen, parties.client, parties.custodian, process)
+        before = process.phases.get("evaluate", Phase())
+        one = _one(chosen, parties.client, parties.custodian, process)
         after = process.phases["evaluate"]
-        single.add("evaluate", Phase(after.cpu - before[0].cpu, after.wall - before[0].wall))
-        done.phases.append(single.phases)
-        refreshed = process.refresh_bytes - before[1]
-        done.ciphertext_bytes = {"in": sent, "out": received, "refresh": refreshed}
-        done.errors.append(_distance(result, expected))
+        one.watch.add("evaluate", Phase(after.cpu - before.cpu, after.wall - before.wall))
+        done.phases.append(one.watch.phases)
+        done.ciphertext_bytes = one.sizes
+        done.refresh_rounds = one.rounds
+        done.errors.append(_distance(one.output, expected))
+        polynomial = _polynomial(parties.case, parties.compiled, chosen)
+        done.polynomial_errors.append(_distance(one.output, polynomial))
         if parties.plain is not None:
             answer = parties.plain.ask(i)
             done.plain.append(answer)
@@ -233,21 +234,45 @@ def _pair(parties: Parties, two: EvaluatorProcess, rounds: int) -> dict[str, flo
 
 
 def _expected(row: Row, case: Case, compiled: Compiled, chosen: Samples) -> np.ndarray:
-    if not row.polynomial:
-        return case.expected(chosen)
-    (exact,) = run_tensor(compiled.polynomial, {"x": chosen[:, None].astype(np.float64)}).values()
+    return _polynomial(case, compiled, chosen) if row.polynomial else case.expected(chosen)
+
+
+def _polynomial(case: Case, compiled: Compiled, chosen: Samples) -> np.ndarray:
+    """What the polynomial model gives for raw samples in the clear, in float64."""
+    inputs = apply_steps(case.steps, chosen).astype(np.float64)
+    (exact,) = run_tensor(compiled.polynomial, {"x": inputs[:, None]}).values()
     return exact.reshape(len(chosen), -1)
+
+
+@dataclass
+class Single:
+    """One evaluation.
+
+    Attributes:
+        output: what was decrypted.
+        watch: the client's and key holder's seconds.
+        sizes: bytes in and out of the evaluator, and of refreshes: both ways, up, down.
+        rounds: with the key holder.
+    """
+
+    output: np.ndarray
+    watch: Stopwatch
+    sizes: dict[str, int]
+    rounds: int
 
 
 def _one(
     chosen: Samples, client: Client, custodian: Custodian, process: EvaluatorProcess
-) -> tuple[Stopwatch, np.ndarray, int, int]:
-    """One evaluation: the client's and key holder's seconds, the output, bytes in and out."""
+) -> Single:
     watch = Stopwatch()
+    up, down = [], []
 
     def answer(request: bytes) -> bytes:
         with watch.measure("refresh"):
-            return custodian.refresh(request)
+            response = custodian.refresh(request)
+        up.append(len(request))
+        down.append(len(response))
+        return response
 
     with watch.measure("encrypt"):
         (envelope,) = client.encrypt({"x": chosen})
@@ -255,7 +280,8 @@ def _one(
     with watch.measure("decrypt"):
         decrypted = custodian.decrypt(output)
     (raw,) = decrypted.raw.values()
-    return watch, raw, len(envelope), len(output)
+    refreshed = {"refresh": sum(up) + sum(down), "up": sum(up), "down": sum(down)}
+    return Single(raw, watch, {"in": len(envelope), "out": len(output), **refreshed}, len(up))
 
 
 def _folder_sizes(keys: Path) -> dict[str, int]:

@@ -12,8 +12,9 @@ from typing import Any
 from hecompile.cli.console import size
 from hecompile.files import atomic_write_text
 from tests.benchmarks import plots
+from tests.benchmarks import recurrent_tables as recurrent_rows
 from tests.benchmarks.others import CITATIONS, MEASURED, OTHERS
-from tests.benchmarks.rows import MAIN
+from tests.benchmarks.rows import MAIN, RECURRENT
 from tests.benchmarks.tables import (
     NONE,
     PHASES,
@@ -55,6 +56,17 @@ the tutorials' primes, as many as the depth needs. They run on one thread, in th
 before is not in those copies: that, not noise, is most of their error.
 """
 
+RECURRENT_TEXT = """\
+Polynomials of degree 3, and refreshes whose masks hide values by 40 bits. *Noise* is the distance
+from the same polynomials computed in float64 in the clear, *error* that from onnxruntime; each
+beside what the compiler promised. *Bytes* are those of all rounds of one evaluation.
+"""
+
+LINES_TEXT = """\
+Lines through {span}, fitted by least squares of the relative deviations; seconds are divided by
+*machine*. The second table says how errors grow between these numbers of steps.
+"""
+
 BOUND = """\
 The bound is the sum of the operations' times in the cost table, times *machine*. *Over the bound*
 is what the evaluator itself adds, and what the table gets wrong.
@@ -80,9 +92,11 @@ def page(document: Mapping[str, Any], drawn: Sequence[str]) -> str:
     parts = [INTRODUCTION, headline(document["machine"])]
     parts += ["## Evaluation\n", _evaluation(rows)]
     known = {found["row"] for found in measured}
+    recurrent = recurrent_markdown(measured, drawn)
     missing = absent(measured).splitlines()
-    missing += [f"{row.name}: not measured" for row in MAIN if row.name not in known]
+    missing += [f"{row.name}: not measured" for row in (*MAIN, *RECURRENT) if row.name not in known]
     parts += ["".join(f"- {line}\n" for line in missing)] if missing else []
+    parts += ["## Recurrent networks\n", *recurrent] if recurrent else []
     parts += ["## Beside plain TenSEAL\n", PLAIN, _plain(rows)]
     parts += ["## Beside the cost model\n", BOUND, _bounds(rows)]
     parts += ["## Phases\n", "CPU / wall time.\n", _phases(rows)]
@@ -91,6 +105,26 @@ def page(document: Mapping[str, Any], drawn: Sequence[str]) -> str:
     parts += ["## Scaling\n", *_scaling(measured, drawn)]
     parts += ["## Other libraries\n", _others(rows)]
     return "\n".join(parts)
+
+
+def recurrent_markdown(measured: Sequence[Measured], drawn: Sequence[str]) -> list[str]:
+    """The recurrent networks' part, without its heading; nothing where none was measured."""
+    tables = recurrent_rows
+    heads = [column.head for column in tables.COLUMNS]
+    steps, others = tables.steps_rows(measured), tables.other_rows(measured)
+    if not steps and not others:
+        return []
+    parts = [RECURRENT_TEXT]
+    if "steps" in drawn:
+        parts.append("![CPU seconds by steps of CNNLSTM](performance/steps.svg)\n")
+    parts += [markdown(("steps of CNNLSTM", *heads), steps)] if steps else []
+    if tables.fitted(measured):
+        parts += [f"{LINES_TEXT.format(span=tables.span(measured))}"]
+        parts += [markdown(tables.LINE_HEAD, tables.line_rows(measured))]
+        parts += [markdown(tables.GROWTH_HEAD, tables.growth_rows(measured))]
+    parts += [markdown(("network", *heads), others)] if others else []
+    head = ("row", *(column.head for column in tables.FURTHER))
+    return [*parts, markdown(head, tables.further_rows(measured))]
 
 
 def _evaluation(rows: Sequence[Measured]) -> str:
@@ -156,6 +190,8 @@ def _shares(rows: Sequence[Measured]) -> str:
 def _scaling(measured: Sequence[Measured], drawn: Sequence[str]) -> list[str]:
     parts = []
     for series, axis in plots.AXES.items():
+        if series == "steps":
+            continue
         points = sorted(good(measured, series), key=lambda found: found["at"])
         if not points:
             continue

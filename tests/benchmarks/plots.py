@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.recurrent_tables import client_seconds
 from tests.benchmarks.tables import good, lower_bound
 
 AXES = {
+    "steps": "steps of CNNLSTM",
     "features": "features of a dense network N-32-1",
     "layers": "squares in a dense network of width 16",
     "batch": "samples in one evaluation of DiabetesMLP",
@@ -28,6 +30,8 @@ def curves(measured: Sequence[Mapping[str, Any]], series: str) -> dict[str, list
         "measured": [float(found["measured_seconds"]) for found in points],
         "cost model, at the machine's speed": [lower_bound(found) for found in points],
     }
+    if series == "steps":
+        lines["client and key holder"] = [client_seconds(found) for found in points]
     if all(found["plain"] for found in points):
         lines["plain TenSEAL"] = [
             float(found["plain"]["phases"]["evaluate"]["cpu"]) for found in points
@@ -67,7 +71,7 @@ def draw(measured: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
         for legend, values in lines.items():
             plot.plot(places, values, marker="o", label=legend)
         plot.set_xlabel(axis)
-        plot.set_ylabel("CPU seconds of the evaluator")
+        plot.set_ylabel("CPU seconds")
         plot.set_yscale("log")
         if series != "layers":
             plot.set_xscale("log", base=2)

@@ -19,16 +19,20 @@ class Rounds:
     Attributes:
         phases: seconds by phase.
         errors: largest distance from what was expected.
+        polynomial_errors: largest distance from the polynomial model's output.
         factors: of the machine's speed, and one more at the end.
-        ciphertext_bytes: of the last round: in, out, and both ways of all refreshes.
+        ciphertext_bytes: of the last round: in, out, and of all refreshes: both ways, up, down.
+        refresh_rounds: of the last evaluation.
         plain: answers of the plain program.
         plain_errors: its largest distance from what was expected.
     """
 
     phases: list[Mapping[str, Phase]] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
+    polynomial_errors: list[float] = field(default_factory=list)
     factors: list[float] = field(default_factory=list)
     ciphertext_bytes: dict[str, int] = field(default_factory=dict)
+    refresh_rounds: int = 0
     plain: list[dict[str, Any]] = field(default_factory=list)
     plain_errors: list[float] = field(default_factory=list)
 

@@ -23,8 +23,9 @@ class Row:
             fitted polynomials are no part of what is measured.
         pair: measure wall seconds with two evaluator processes as well.
         heavy: takes minutes; `--quick` leaves it out.
-        series: the scaling curve that it is a point of; "" for the main table.
-        at: its place on the curve.
+        slow: a large ring and gigabytes of keys; run only with `--slow`, or where it is named.
+        series: the scaling curve or further table that it is in; "" for the main table.
+        at: its place on the curve or in the table.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Row:
     polynomial: bool = False
     pair: bool = False
     heavy: bool = False
+    slow: bool = False
     series: str = ""
     at: int = 0
 
@@ -89,21 +91,48 @@ SCALING = (
     *(Row(f"batch {n}", "DiabetesMLP", 1e-3, _batch(n), series="batch", at=n) for n in BATCHES),
 )
 
-EVERY = (*MAIN, *SCALING)
+STEPS = (1, 2, 4, 8, 16, 32)
+CUBIC = {"degree": 3}
+
+RECURRENT = (
+    *(Row(f"steps {n}", f"CNNLSTM-{n}", options=CUBIC, series="steps", at=n) for n in STEPS),
+    *(
+        Row(name, model, options=CUBIC, series="recurrent", at=n)
+        for n, (name, model) in enumerate(
+            (
+                ("BiLSTM 24 steps", "BiLSTM-24"),
+                ("GRU 12 steps", "GRU-12"),
+                ("RNN 12 steps", "RNN-12"),
+            )
+        )
+    ),
+    Row(
+        "CNNLSTM 4 steps without refresh",
+        "CNNLSTM-4",
+        options=CUBIC | {"refresh": "never"},
+        slow=True,
+        series="recurrent",
+        at=3,
+    ),
+)
+"""Of any number of steps; polynomials of degree 3."""
+
+EVERY = (*MAIN, *RECURRENT, *SCALING)
 
 
-def choose(only: Sequence[str], quick: bool) -> tuple[Row, ...]:
+def choose(only: Sequence[str], quick: bool, slow: bool = False) -> tuple[Row, ...]:
     """The rows to measure.
 
     Args:
         only: names of rows or beginnings of several, whatever their case; none means all rows.
         quick: leave out what takes minutes, and the curves, unless `only` names them.
+        slow: also what is slow, which otherwise `only` has to name.
 
     Raises:
         ValueError: a word in `only` begins no name.
     """
     if not only:
-        return MAIN_QUICK if quick else EVERY
+        return tuple(row for row in (MAIN_QUICK if quick else EVERY) if slow or not row.slow)
     chosen: set[str] = set()
     for word in only:
         chosen |= _named(word.strip().lower())

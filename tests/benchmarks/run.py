@@ -15,6 +15,7 @@ from typing import Any
 
 from hecompile.files import atomic_write_text
 from hecompile.runtime.context import library_versions
+from tests.benchmarks import recurrent_tables
 from tests.benchmarks.rows import EVERY, Row, choose
 from tests.benchmarks.tables import headline, report
 from tests.benchmarks.yardstick import Yardstick, predicted_seconds
@@ -83,6 +84,12 @@ def broken(measured: Sequence[dict[str, Any]]) -> list[str]:
         for found in measured
         if "bound" in found and not found["measured_error"] <= found["bound"]
     ]
+    told += [
+        f"{found['row']}: the ciphertexts' noise {found['polynomial_error']:.2e} is larger than"
+        f" predicted, {found['noise_bound']:.2e}"
+        for found in measured
+        if "noise_bound" in found and not found["polynomial_error"] <= found["noise_bound"]
+    ]
     return told
 
 
@@ -101,6 +108,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--quick", action="store_true", help="one round, no curves, nothing that takes minutes"
     )
+    made.add_argument(
+        "--slow", action="store_true", help="also rows that need minutes and gigabytes for keys"
+    )
     made.add_argument("--json", metavar="FILE", type=Path, help="also write everything there")
     made.add_argument(
         "--update", action="store_true", help="keep the other rows of the file that is there"
@@ -118,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.update and given.json is None:
         command.error("--update needs --json")
     try:
-        rows = choose([word for word in given.only.split(",") if word.strip()], given.quick)
+        words = [word for word in given.only.split(",") if word.strip()]
+        rows = choose(words, given.quick, given.slow)
     except ValueError as error:
         command.error(str(error))
     kept: list[dict[str, Any]] = []
@@ -135,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             atomic_write_text(given.json, json.dumps(document, indent=1) + "\n")
     print(headline(about))
     print(report(measured), end="")
+    further = recurrent_tables.text(measured)
+    print(f"\n{further}" if further else "", end="")
     for line in broken(measured):
         print(line, file=sys.stderr)
     return 1 if broken(measured) else 0

@@ -12,8 +12,8 @@ from hecompile.estimate import Estimate
 from hecompile.runtime.profiling import TRANSFER
 from hecompile.runtime.usage import Phase
 from tests.benchmarks.cases import MissingError, widths
-from tests.benchmarks.measure import medians
 from tests.benchmarks.plain import LARGEST, PROGRAMS, RINGS, choose_ring
+from tests.benchmarks.rounds import medians
 from tests.benchmarks.rows import EVERY, MAIN, choose, find
 from tests.benchmarks.run import broken, merge
 from tests.benchmarks.split import REST, split

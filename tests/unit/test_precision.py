@@ -165,7 +165,7 @@ def _gathered(source: list[int], place: list[int], fold: bool = False) -> Progra
     calm = he.Input(label="z", dims=(1, 8), period=8, first=0, count=8)
     xs = (_given(build, noisy, _COARSE), _given(build, calm, 2.0**40))
     gather = build.constant(np.array([source, place], dtype=float))
-    y = _given(build, he.Refresh(xs=xs, period=len(place), gather=gather), 2.0**40)
+    y = _given(build, he.Refresh(xs=xs, period=len(place), gather=gather, mask_bits=0), 2.0**40)
     steps = len(place) // 2
     while fold and steps:
         turned = _given(build, he.Rotate(x=y, steps=steps), 2.0**40)
