@@ -17,8 +17,9 @@ from hecompile.chains import MARGINS, Demand, chain, chains
 from hecompile.errors import CompileError, PassError
 from hecompile.estimate import estimate
 from hecompile.ir import he_ops as he
+from hecompile.ir.parcels import parcels
 from hecompile.ir.program import Program
-from hecompile.levels import program_depth, refreshed_depth
+from hecompile.levels import expected_contents, program_depth, refreshed_depth
 from hecompile.numeric.masking import BELOW_TOP, modulus_bits_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.primes import MAX_PRIME_BITS
@@ -363,13 +364,11 @@ class ChainSearch:
 
     def _room_for_masks(self, scale_bits: int) -> float:
         """Bits that the modulus needs where values are handed over."""
-        needed = 0.0
-        for op in self._program.select(he.Refresh):
-            for facts in (he.cipher_type(x) for x in op.xs):
-                bound, scale = facts.bound or 1.0, 2.0**scale_bits
-                bits = modulus_bits_needed(self._ring, facts.period, bound, scale, op.mask_bits)
-                needed = max(needed, bits)
-        return needed
+        return max(
+            modulus_bits_needed(self._ring, expected_contents(one, 2.0**scale_bits), one.mask_bits)
+            for found in parcels(self._program).values()
+            for one in found
+        )
 
 
 def _step(excess: float) -> int:

@@ -57,7 +57,8 @@ class CompileOptions:
         input_shapes: shapes of inputs whose axes the model leaves open, by name.
         ring: polynomial modulus degree; None to choose.
         optimize: what `price` weighs: "latency", "throughput", "client" or "keys".
-        max_key_memory: most bytes that the evaluation keys may take in the evaluator's memory.
+        max_key_memory: most bytes that the evaluation keys may take in the evaluator's memory; if
+            none is given, plans of more than 4 GB get by with fewer keys, where that is possible.
         max_client_bytes: most bytes that the client may send and receive for one evaluation.
         encrypt_model: encrypt the weights too, so that the evaluator does not see the model.
     """

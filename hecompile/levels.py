@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
+from hecompile.ir.parcels import Parcel, parcels
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
-from hecompile.numeric.masking import modulus_bits_needed
+from hecompile.numeric.masking import Content, modulus_bits_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.virtual import VirtualLevels
 
@@ -95,25 +96,30 @@ def operand_level(
 def refresh_floors(program: Program, parameters: Parameters) -> Floor:
     """Where each group of refreshes hands its operands over: all of them at one virtual level.
 
-    It is the lowest at which every value fits with its mask; one too many if there is none.
+    It is the lowest at which every ciphertext fits with its mask; one too many if there is none.
     """
-    floors: dict[int, int] = {}
-    for op in program.select(he.Refresh):
-        own = max(refresh_floor(value, parameters, op.mask_bits) for value in op.xs)
-        floors[op.group] = max(floors.get(op.group, 0), own)
+    floors = {
+        group: max(refresh_floor(parcel, parameters) for parcel in found)
+        for group, found in parcels(program).items()
+    }
     return lambda op: floors[op.group]
 
 
-def refresh_floor(value: Value, parameters: Parameters, mask_bits: int) -> int:
-    """Lowest virtual level at which a value and its mask fit; one too many if none does."""
-    facts, virtual = he.cipher_type(value), parameters.virtual
-    ring = parameters.poly_modulus_degree
+def refresh_floor(parcel: Parcel, parameters: Parameters) -> int:
+    """Lowest virtual level at which values and their mask fit; one too many if none does."""
+    virtual, ring = parameters.virtual, parameters.poly_modulus_degree
     for level in range(virtual.highest + 1):
-        scale = parameters.virtual_scale(level)
-        needed = modulus_bits_needed(ring, facts.period, facts.bound or 1.0, scale, mask_bits)
+        contents = expected_contents(parcel, parameters.virtual_scale(level))
+        needed = modulus_bits_needed(ring, contents, parcel.mask_bits)
         if needed <= math.log2(parameters.modulus(virtual.prime(level))):
             return level
     return virtual.highest + 1
+
+
+def expected_contents(parcel: Parcel, scale: float) -> list[Content]:
+    """What a mask must hide where values have a scale; values without a bound count as 1."""
+    pairs = zip(parcel.values, parcel.bounds, strict=True)
+    return [Content(he.cipher_type(x).period, (bound or 1.0) * scale) for x, bound in pairs]
 
 
 def program_depth(program: Program) -> int:

@@ -16,10 +16,11 @@ from hecompile.interpret.traced import Traced
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
 from hecompile.ir.operation import Value
+from hecompile.ir.parcels import Parcel, parcels
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.numeric import noise
-from hecompile.numeric.masking import modulus_bits_needed
+from hecompile.numeric.masking import Content, modulus_bits_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.passbase import UNSEEN_FACTOR
 from hecompile.runtime.packing import unpack
@@ -190,10 +191,10 @@ def missing_headroom(program: Program) -> dict[str, float]:
     for op in program:
         if op.result is not None and isinstance(op.result.type, CipherType):
             missing[op.result.name] = _lacking(program.parameters, op.defined)
-        if isinstance(op, he.Refresh):
-            for x in op.xs:
-                masked = _lacking_for_mask(program.parameters, x, op.mask_bits)
-                missing[x.name] = max(missing[x.name], masked)
+    for parcel in (parcel for found in parcels(program).values() for parcel in found):
+        masked = _lacking_for_mask(program.parameters, parcel)
+        for x in parcel.values:
+            missing[x.name] = max(missing[x.name], masked)
     return missing
 
 
@@ -202,7 +203,7 @@ def _lacking(parameters: Parameters, value: Value) -> float:
     return needed - math.log2(parameters.modulus(level_of(value)))
 
 
-def _lacking_for_mask(parameters: Parameters, value: Value, mask_bits: int) -> float:
-    ring, period = parameters.poly_modulus_degree, he.cipher_type(value).period
-    needed = modulus_bits_needed(ring, period, bound_of(value), scale_of(value), mask_bits)
-    return needed - math.log2(parameters.modulus(level_of(value)))
+def _lacking_for_mask(parameters: Parameters, parcel: Parcel) -> float:
+    contents = [Content(he.cipher_type(x).period, bound_of(x) * scale_of(x)) for x in parcel.values]
+    needed = modulus_bits_needed(parameters.poly_modulus_degree, contents, parcel.mask_bits)
+    return needed - math.log2(parameters.modulus(level_of(parcel.values[0])))

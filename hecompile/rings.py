@@ -34,6 +34,9 @@ MOST_PLANNED = 2
 MOST_FAILED = 3
 """Budgets of one ring that may fail before the next ring is tried."""
 
+USUAL_KEY_BYTES = 4 * 10**9
+"""Bytes of evaluation keys beyond which plans with fewer keys are taken, if no limit is given."""
+
 _TWO_HOPS = 0
 """As few Galois keys as rotations in two hops allow."""
 
@@ -171,9 +174,12 @@ class RingSearch:
             wanted = replace(wanted, objective="client")
             plans.append(self._priced(wanted))
             predicted = plans[-1].estimate
-        if limit is not None and predicted.evaluation_key_bytes > limit:
+        allowed = USUAL_KEY_BYTES if limit is None else limit
+        if predicted.evaluation_key_bytes > allowed:
             each = predicted.evaluation_key_bytes // (len(predicted.rotation_steps) + 1)
-            plans += self._with_keys(wanted, limit // each - 1)
+            fewer = self._with_keys(wanted, allowed // each - 1)
+            # Where no limit was given, keys that take little memory are worth the longer plan.
+            plans = fewer if limit is None and fewer else plans + fewer
         return plans
 
     def _with_keys(self, wanted: _Variant, allowed: int) -> list[_Priced]:

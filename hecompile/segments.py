@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from hecompile.errors import ProgramError
 from hecompile.ir import he_ops as he
-from hecompile.ir.operation import Operation, Value
+from hecompile.ir.operation import Operation
+from hecompile.ir.parcels import Parcel
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.levels import PRODUCTS, ciphertexts
@@ -159,9 +160,11 @@ class _Growing:
                 self._calls[call.name] += count
         self._seconds += seconds(work, self._parameters.poly_modulus_degree, self._cost)
 
-    def refresh(self, op: he.Refresh, sent: Iterable[Value], client: float) -> None:
+    def refresh(self, op: he.Refresh, sent: Iterable[Parcel], client: float) -> None:
         """Count what a refresh sends to the key holder and gets from it."""
-        self._up += [ciphertext_file_bytes(self._parameters, level_of(x)) for x in sent]
+        self._up += [
+            ciphertext_file_bytes(self._parameters, level_of(one.values[0])) for one in sent
+        ]
         self._down.append(ciphertext_file_bytes(self._parameters, level_of(op.defined)))
         self._client += client
 

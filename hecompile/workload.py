@@ -14,6 +14,7 @@ import numpy as np
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Constant
 from hecompile.ir.operation import Operation, Value
+from hecompile.ir.parcels import Parcel, parcels
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, PlainType
 from hecompile.numeric.cost import CostModel
@@ -121,18 +122,21 @@ def evaluator_work(program: Program, cost: CostModel) -> Iterator[tuple[Operatio
             yield op, together[op.defined.name] if known else _work(program, op)
 
 
-def requests(program: Program) -> dict[str, tuple[Value, ...]]:
+def requests(program: Program) -> dict[str, tuple[Parcel, ...]]:
     """What goes up to the key holder with each refresh, by the name of its result.
 
     A ciphertext that several refreshes of a round read travels once, with the first of them.
     """
-    sent: set[tuple[int, str]] = set()
-    found: dict[str, tuple[Value, ...]] = {}
+    waiting = {
+        (group, parcel.values[0].name): parcel
+        for group, found in parcels(program).items()
+        for parcel in found
+    }
+    sent = {}
     for op in program.select(he.Refresh):
-        distinct = {x.name: x for x in op.xs if (op.group, x.name) not in sent}
-        found[op.defined.name] = tuple(distinct.values())
-        sent |= {(op.group, name) for name in distinct}
-    return found
+        keys = [(op.group, x.name) for x in op.xs]
+        sent[op.defined.name] = tuple(waiting.pop(key) for key in keys if key in waiting)
+    return sent
 
 
 def _batches(program: Program) -> list[list[he.SumMulPlain]]:
@@ -225,12 +229,17 @@ All three were measured beside encodings on rings of 8192 and 16384, periods of 
 """
 
 
-def _masking(program: Program, op: he.Refresh, sent: tuple[Value, ...]) -> Work:
+def _masking(program: Program, op: he.Refresh, sent: tuple[Parcel, ...]) -> Work:
     """A mask on each ciphertext that goes up, and off the one that comes down."""
     work: Work = Counter()
-    for x in sent:
-        primes = level_of(x) + 1
-        work += Counter(Call(name, primes) for name in ("add_plain", "save"))
+    for parcel in sent:
+        primes = level_of(parcel.values[0]) + 1
+        names = ["add_plain", "save"]
+        if parcel.mask_bits:
+            names += ["encrypt", "add"]
+        if len(parcel.values) > 1:
+            names += ["multiply_plain", "add"]
+        work += Counter(Call(name, primes) for name in names)
         work[Call("encode", primes)] += _MASK_ENCODINGS
     high = level_of(op.defined) + 1
     work += Counter(Call(name, high) for name in ("load", "encode", "add_plain"))
@@ -296,7 +305,8 @@ def client_work(program: Program) -> Iterator[tuple[Operation, Work]]:
             case he.Output():
                 yield op, sum(map(_opened, op.xs), Counter[Call]())
             case he.Refresh():
-                opened = sum(map(_opened, sent[op.defined.name]), Counter[Call]())
+                come = (parcel.values[0] for parcel in sent[op.defined.name])
+                opened = sum(map(_opened, come), Counter[Call]())
                 moved = Call("encode", level_of(op.defined) + 1)
                 opened[moved] += _OPENED_ENCODINGS + _relayout(program, op)
                 yield op, opened + _sealed(op.defined, "encrypt_symmetric")

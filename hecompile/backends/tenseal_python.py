@@ -18,6 +18,7 @@ from typing import Final
 
 from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
+from hecompile.ir.parcels import parcels
 from hecompile.ir.printer import print_program
 from hecompile.ir.program import Program
 from hecompile.runtime.admission import check_program, facts
@@ -141,6 +142,7 @@ class _Writer:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._sizes = mask_sizes(program)
+        self._parcels = parcels(program)
         self._last = program.last_uses
         self._kept = {v.name for op in program.select(he.Output) for v in op.xs}
         self._names: dict[str, str] = {}
@@ -189,11 +191,13 @@ class _Writer:
 
     def _refresh(self, ops: list[he.Refresh]) -> str:
         group = ops[0].group
-        values = list(dict.fromkeys(x for op in ops for x in op.xs))
+        values: list[Value] = []
         request = []
-        for x in values:
-            size = self._sizes[group, x.name]
-            request.append(f"({self._name(x)}, {he.cipher_type(x).period}, {size})")
+        for parcel in self._parcels[group]:
+            values += parcel.values
+            pairs = (f"({self._name(x)}, {he.cipher_type(x).period})" for x in parcel.values)
+            size = self._sizes[group, parcel.values[0].name]
+            request.append(f"({size}, [{', '.join(pairs)}])")
         response = []
         for op in ops:
             found = facts(op.defined)

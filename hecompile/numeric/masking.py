@@ -6,6 +6,8 @@ and m' the statistical distance of what it sees is at most |m - m'|_1 / 2M, by t
 coefficients. Slots that repeat with a period of P leave 2P coefficients that are not zero, whose
 2-norm is the root mean square of the slots (Parseval), hence |m|_1 <= sqrt(2P) * bound * scale. The
 noise has N coefficients, with a 1-norm of at most sqrt(N) times its root mean square in the slots.
+Two values in one ciphertext are orthogonal (`ir.parcels`): their 2-norms combine as the sides of a
+right angle, in the 2P coefficients of the longer period.
 Distances add up: of all ciphertexts of an evaluation that go up, the key holder sees what differs
 by at most their number times 2**-mask_bits.
 
@@ -16,6 +18,8 @@ key holder compute modulo each prime, so that the mask is taken off exactly (`ru
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 NOISE_SHARE = 1.0 / 64.0
 """Largest root mean square of the noise that the masks hide, as a share of the bound."""
@@ -27,24 +31,34 @@ There is a public key that encrypts zero up to that level, see `runtime.rounds`.
 """
 
 
-def mask_bits_needed(ring: int, period: int, bound: float, scale: float, mask_bits: int) -> float:
-    """Binary logarithm of M for one refreshed value.
+class Content(NamedTuple):
+    """A value in a masked ciphertext.
+
+    Attributes:
+        period: slots P after which it repeats.
+        size: its largest absolute slot value, times its scale.
+    """
+
+    period: int
+    size: float
+
+
+def mask_bits_needed(ring: int, contents: Sequence[Content], mask_bits: int) -> float:
+    """Binary logarithm of M for one ciphertext.
 
     Args:
         ring: polynomial modulus degree N.
-        period: slots P after which the value repeats.
-        bound: largest absolute slot value.
-        scale: its scale.
-        mask_bits: the statistical distance is 2**-mask_bits at most for any two values within
-            the bound.
+        contents: one value, or the real and the imaginary one.
+        mask_bits: the statistical distance is 2**-mask_bits at most for any two contents within
+            the sizes.
     """
+    period = max(one.period for one in contents)
     spread = math.sqrt(2 * period) + math.sqrt(ring) * NOISE_SHARE
-    return mask_bits + math.log2(spread) + math.log2(bound) + math.log2(scale)
+    size = math.hypot(*(one.size for one in contents))
+    return mask_bits + math.log2(spread) + math.log2(size)
 
 
-def modulus_bits_needed(
-    ring: int, period: int, bound: float, scale: float, mask_bits: int
-) -> float:
-    """Bits of a modulus in which the masked value does not wrap around, a margin included."""
-    largest = mask_bits_needed(ring, period, bound, scale, mask_bits)
-    return math.log2(2.0**largest + 2 * bound * scale) + 1.01
+def modulus_bits_needed(ring: int, contents: Sequence[Content], mask_bits: int) -> float:
+    """Bits of a modulus in which what is masked does not wrap around, a margin included."""
+    largest = mask_bits_needed(ring, contents, mask_bits)
+    return math.log2(2.0**largest + 2 * sum(one.size for one in contents)) + 1.01

@@ -9,7 +9,7 @@ from hecompile.ir import movement_ops as move
 from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.constants import SparseMap
 from hecompile.ir.program import Program
-from hecompile.packing.demand import Source, demand
+from hecompile.packing.demand import Demand, Source, demand
 from hecompile.packing.places import Places
 from hecompile.packing.plans import Choice, placement_key
 from hecompile.packing.pools import Pool, find_pool
@@ -38,7 +38,7 @@ class MapPrices:
         self._prices = prices
         self._maps: dict[str, SparseMap] = {}
         self._pools: dict[str, Pool | None] = {}
-        self._known: dict[object, float] = {}
+        self._known: dict[object, Demand] = {}
 
     def map(self, symbol: str) -> SparseMap:
         """The map that a constant holds."""
@@ -70,7 +70,6 @@ class MapPrices:
                 for i, s in enumerate(op.maps)
             ),
             tuple(op.maps[i] for i in choice.pools),
-            depth,
             tuple(t.key for t in choice.targets),
             tuple(choice.chunks.items()),
             tuple(
@@ -80,9 +79,9 @@ class MapPrices:
         )
         if key not in self._known:
             sources = [self._source(i, op, choice, one) for i, one in enumerate(operands)]
-            price = demand(sources, choice.targets).price(self._prices, depth)
-            self._known[key] = price + self._pooling(choice, operands, depth + 1)
-        return self._known[key]
+            self._known[key] = demand(sources, choice.targets)
+        price = self._known[key].price(self._prices, depth)
+        return price + self._pooling(choice, operands, depth + 1)
 
     def _source(self, i: int, op: move.Affine, choice: Choice, operand: Operand) -> Source:
         """What a map reads of one operand, pooled where the choice says so."""

@@ -34,8 +34,8 @@ BEAM = 4
 WIDE = 16
 """Plans that are followed at once until then."""
 
-_REPACKING = 40
-"""Rotations that operands which do not meet slot by slot are priced at."""
+_REPACKING = 400
+"""Rotations that operands which do not meet slot by slot are priced at: packing anew takes a level."""
 
 
 class LayoutSearch:
@@ -73,7 +73,7 @@ class LayoutSearch:
         for position, op in enumerate(self._program):
             # What a target is worth shows where its elements meet others, before the next map.
             if isinstance(op, move.Affine | move.Refresh):
-                states = prune(states, BEAM, WIDE)
+                states = prune(states, BEAM, 2 * BEAM)
             grown = (new for state in states for new in self._grow(op, state))
             states = prune((self._forget(state, op, position) for state in grown), WIDE, WIDE)
         found = min(states, key=lambda state: state.price)

@@ -15,9 +15,15 @@ from hecompile.errors import ProgramError
 from hecompile.ir import he_ops as he
 from hecompile.ir.gathers import gather_of
 from hecompile.ir.operation import Operation, Value
+from hecompile.ir.parcels import Parcel, parcels
 from hecompile.ir.program import Program
 from hecompile.ir.verifier import Offence, report
-from hecompile.numeric.masking import BELOW_TOP, mask_bits_needed, modulus_bits_needed
+from hecompile.numeric.masking import (
+    BELOW_TOP,
+    Content,
+    mask_bits_needed,
+    modulus_bits_needed,
+)
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import SCALE_TOLERANCE
 
@@ -49,18 +55,19 @@ def facts(value: Value) -> Facts:
     return Facts(level, scale)
 
 
-def masked_bound(op: he.Refresh, x: Value) -> float:
-    """Largest absolute slot of a refresh's operand that its mask is made for.
+def masked_contents(parcel: Parcel) -> list[Content]:
+    """What the mask of a ciphertext that goes up must hide.
 
     Raises:
-        ProgramError: The value has no bound, so no mask is known to hide it.
+        ProgramError: A value has no bound, so no mask is known to hide it.
     """
-    bound = he.cipher_type(x).bound
-    if bound is None and op.gather is None:
-        bound = he.cipher_type(op.defined).bound
+    return [_content(*pair) for pair in zip(parcel.values, parcel.bounds, strict=True)]
+
+
+def _content(value: Value, bound: float | None) -> Content:
     if bound is None or not 0 < bound < math.inf:
-        raise ProgramError(f"{x} has no bound above 0, so no mask is known to hide it")
-    return bound
+        raise ProgramError(f"{value} has no bound above 0, so no mask is known to hide it")
+    return Content(he.cipher_type(value).period, bound * facts(value).scale)
 
 
 def check_program(program: Program) -> Parameters:
@@ -185,21 +192,26 @@ def _refresh(program: Program, op: he.Refresh) -> Iterator[str]:
         return
     if op.mask_bits < 0:
         yield f"{op.mask_bits} bits are no mask"
-    degree, name = program.parameters.poly_modulus_degree, f"a mask of {op.mask_bits} bits"
-    for x in op.xs:
-        found, period = facts(x), he.cipher_type(x).period
-        numbers = (degree, period, masked_bound(op, x), found.scale, op.mask_bits)
+    degree = program.parameters.poly_modulus_degree
+    for parcel in parcels(program)[op.group]:
+        if not set(parcel.values) & set(op.xs):
+            continue
+        x, found = " and ".join(map(str, parcel.values)), facts(parcel.values[0])
+        numbers = (degree, masked_contents(parcel), parcel.mask_bits)
+        name = f"a mask of {parcel.mask_bits} bits"
         # The response needs no room for its mask, which wraps around alike on both sides.
         if modulus_bits_needed(*numbers) > math.log2(program.parameters.modulus(found.level)):
             yield f"{name} on {x} overflows the modulus of level {found.level}"
-        if op.mask_bits and found.level > program.parameters.levels - BELOW_TOP:
+        if parcel.mask_bits and found.level > program.parameters.levels - BELOW_TOP:
             yield (
                 f"{x} is handed over at level {found.level}, where nothing hides where it comes"
                 f" from; at most {program.parameters.levels - BELOW_TOP} will do"
             )
         # A slot's standard deviation is M * sqrt(P / 3).
+        period = max(one.period for one in numbers[1])
         slot = mask_bits_needed(*numbers) + math.log2(period) / 2 + 3
-        growth = max(math.log2(facts(op.defined).scale / found.scale), 0.0)
+        least = min(facts(value).scale for value in parcel.values)
+        growth = max(math.log2(facts(op.defined).scale / least), 0.0)
         if slot + growth > MOST_SLOT_BITS:
             yield f"{name} on {x} makes its slots larger than {MOST_SLOT_BITS:.0f} bits"
 

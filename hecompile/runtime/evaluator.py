@@ -332,10 +332,10 @@ class Evaluation:
         evaluator = self._evaluator
         self._waiting = waiting = evaluator.spec.refresh(group)
         blobs = []
-        for cipher, mask in zip(
-            waiting.request, evaluator.rounds.masks(self._checkpoint.masks, group), strict=True
-        ):
-            masked = evaluator.machine.add_mask(self._live[cipher.name], mask)
+        masks = evaluator.rounds.masks(self._checkpoint.masks, group)
+        packed = evaluator.rounds.packed(self._live, group)
+        for cipher, value, mask in zip(waiting.request, packed, masks, strict=True):
+            masked = evaluator.machine.add_mask(value, mask)
             evaluator.rounds.hide(group, cipher, masked)
             blobs.append(ciphertext_bytes(evaluator.context, masked))
         for position, op in enumerate(self._refreshes(), start=self._position):

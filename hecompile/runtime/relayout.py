@@ -15,77 +15,129 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hecompile.runtime.wide import Double, Factor, Wide, factor_of, nearest, product, total
+from hecompile.runtime.wide import (
+    Double,
+    Factor,
+    Reals,
+    Wide,
+    factor_of,
+    nearest,
+    product,
+    total,
+)
 
 _SIGN = np.array([-1.0, 1.0])
+_DIGIT = 16
+_FINE = 30
+"""Products of digits of 16 bits, signed, and cosines of 30, 256 of them, add up exactly in 53."""
+_LEAST = -6
+"""Numbers are taken to so many bits after the point."""
+_SINGLE = 64
+"""Up to this period one matrix is quicker than two."""
 
 
 class Fourier:
     """The canonical embedding of polynomials with 2P real coefficients, in P slots.
 
     Slot j is the real part of the value at w**(3**j), w a primitive 4P-th root of unity, as in
-    SEAL. Values at w**e for all e = 1 modulo 4 come from X**P - w**P, which is split in two by
-    square roots of w**P, and so on.
+    SEAL. Of conjugate roots one has an exponent of 4t + 1; values there are a discrete Fourier
+    transform of P numbers (c[k] + i c[k + P]) w**k. That is done in two steps, of about sqrt(P)
+    numbers each (W. M. Gentleman and G. Sande, Fast Fourier transforms for fun and profit, 1966),
+    which are products of matrices: exact ones, as numbers are cut into digits.
     """
 
     def __init__(self, period: int) -> None:
         """Prepare for P slots, a power of two."""
         self.period = period
-        self._stages: list[Factor] = []
-        self._backward: list[Factor] = []
-        exponents = np.array([period])
-        while len(exponents) < period:
-            halves = exponents // 2
-            turns = 2.0 * np.pi * halves / (4 * period)
-            parts = np.stack([np.cos(turns), np.sin(turns)])[:, None, None, :, None]
-            self._stages.append(factor_of(parts))
-            self._backward.append(factor_of(parts * -_SIGN.reshape(2, 1, 1, 1, 1)))
-            exponents = np.stack([halves, halves + 2 * period], axis=1).ravel()
+        self._first = period if period <= _SINGLE else 1 << period.bit_length() // 2
+        self._second = period // self._first
+        rows, columns = np.arange(self._first), np.arange(self._second)
+        root = self._cosines((4 * rows[:, None] + 1) * rows * self._second)
+        self._matrices = [np.block([[root[0], -root[1]], [root[1], root[0]]])]
+        if self._second == 1:
+            self._matrices = [self._matrices[0][:period]]
+        else:
+            last = self._cosines(4 * columns[:, None] * columns * self._first)
+            self._matrices.append(np.concatenate([last[0], -last[1]], axis=1))
+        between = (4 * rows[:, None] + 1) * columns
+        turns = np.pi * (between % (4 * period)) / (2 * period)
+        parts = np.stack([np.cos(turns), np.sin(turns)])[:, None, None]
+        self._between = factor_of(parts), factor_of(parts * -_SIGN.reshape(2, 1, 1, 1, 1))
         place = np.empty(4 * period, dtype=np.int64)
+        exponents = 4 * np.arange(period) + 1
         # Conjugate roots have values with the same real part.
         place[exponents] = place[-exponents] = np.arange(period)
         powers = [pow(3, j, 4 * period) for j in range(period)]
         self._places: NDArray[np.int64] = place[powers]
 
+    def _cosines(self, exponents: NDArray[np.int64]) -> Reals:
+        """Cosines and sines with few bits, shape (2, ...)."""
+        turns = np.pi * (exponents % (4 * self.period)) / (2 * self.period)
+        found: Reals = np.rint(np.stack([np.cos(turns), np.sin(turns)]) * 2.0**_FINE) * 2.0**-_FINE
+        return found
+
     def slots(self, coefficients: Double) -> Double:
         """Slots, shape (count, P), of polynomials, shape (count, 2P)."""
-        count = len(coefficients.high)
-        folded = (count, 2, self.period)
-        x = Double(
-            coefficients.high.reshape(folded).swapaxes(0, 1),
-            coefficients.low.reshape(folded).swapaxes(0, 1),
-        )
-        for parts in self._stages:
-            pairs = (2, count, parts.value.shape[3], 2, -1)
-            high, low = x.high.reshape(pairs), x.low.reshape(pairs)
-            even = Double(high[:, :, :, 0], low[:, :, :, 0])
-            odd = _turned(Double(high[:, :, :, 1], low[:, :, :, 1]), parts)
-            x = _joined(even, odd)
+        count, first, second = len(coefficients.high), self._first, self._second
+        x = _moved(coefficients, (count, 2 * first, second), (1, 0, 2))
+        x = _exact_product(self._matrices[0], x, count * second)
+        if second == 1:
+            found = _moved(x, (first, count), (1, 0))
+        else:
+            x = _moved(x, (2, first, count, second), (0, 2, 1, 3))
+            x = _moved(_turned(x, self._between[0]), x.high.shape, (0, 3, 1, 2))
+            x = _exact_product(self._matrices[1], x, count * first)
+            found = _moved(x, (second, count, first), (1, 0, 2))
+        flat = (count, self.period)
         return Double(
-            x.high.reshape(folded[1], count, -1)[0][:, self._places],
-            x.low.reshape(folded[1], count, -1)[0][:, self._places],
+            found.high.reshape(flat)[:, self._places], found.low.reshape(flat)[:, self._places]
         )
 
     def coefficients(self, slots: Double) -> Double:
         """Polynomials with real slots, shape (count, 2P), from shape (count, P)."""
-        count, period = slots.high.shape
-        high, low = np.zeros((2, 2, count, period))
-        high[0][:, self._places], low[0][:, self._places] = slots.high, slots.low
+        (count, period), first, second = slots.high.shape, self._first, self._second
+        high, low = np.zeros((2, count, period))
+        high[:, self._places], low[:, self._places] = slots.high, slots.low
         x = Double(high / period, low / period)
-        for parts in reversed(self._backward):
-            pairs = (2, count, parts.value.shape[3], 2, -1)
-            high, low = x.high.reshape(pairs), x.low.reshape(pairs)
-            both = _joined(
-                Double(high[:, :, :, 0], low[:, :, :, 0]), Double(high[:, :, :, 1], low[:, :, :, 1])
-            )
-            odd = _turned(Double(both.high[:, :, :, 1], both.low[:, :, :, 1]), parts)
-            x = both
-            x.high[:, :, :, 1], x.low[:, :, :, 1] = odd.high, odd.low
-        flat = (2, count, period)
-        return Double(
-            np.concatenate(list(x.high.reshape(flat)), axis=1),
-            np.concatenate(list(x.low.reshape(flat)), axis=1),
-        )
+        if second == 1:
+            x = _moved(x, (count, period), (1, 0))
+        else:
+            x = _moved(x, (count, second, first), (1, 0, 2))
+            x = _exact_product(self._matrices[1].T, x, count * first)
+            x = _moved(x, (2, second, count, first), (0, 2, 3, 1))
+            x = _moved(_turned(x, self._between[1]), x.high.shape, (0, 2, 1, 3))
+        x = _exact_product(self._matrices[0].T, x, count * second)
+        x = _moved(x, (2 * first, count, second), (1, 0, 2))
+        return Double(x.high.reshape(count, -1), x.low.reshape(count, -1))
+
+
+def _moved(x: Double, shape: tuple[int, ...], axes: tuple[int, ...]) -> Double:
+    return Double(x.high.reshape(shape).transpose(axes), x.low.reshape(shape).transpose(axes))
+
+
+def _exact_product(matrix: Reals, x: Double, columns: int) -> Double:
+    """A matrix of numbers with few bits, times one of `columns` columns, rows first."""
+    high, low = x.high.reshape(-1, columns), x.low.reshape(-1, columns)
+    place = int(np.frexp(np.abs(high).max())[1]) - _DIGIT + 1
+    digits: list[Reals] = []
+    places: list[int] = []
+    while not places or places[-1] > _LEAST:
+        digits.append(np.rint(high * 2.0**-place))
+        places.append(place)
+        rest = high - digits[-1] * 2.0**place
+        high = rest + low
+        part = high - rest
+        low = (rest - (high - part)) + (low - part)
+        place -= _DIGIT
+    found = matrix @ np.concatenate(digits, axis=1)
+    found = found.reshape(len(matrix), len(digits), columns) * np.exp2(places)[:, None]
+    high, low = found[:, 0], np.zeros(found[:, 0].shape)
+    for n in range(1, len(places)):
+        before, high = high, high + found[:, n]
+        part = high - before
+        low += (before - (high - part)) + (found[:, n] - part)
+    both = high + low
+    return Double(both, low - (both - high))
 
 
 def _turned(x: Double, parts: Factor) -> Double:
@@ -96,11 +148,24 @@ def _turned(x: Double, parts: Factor) -> Double:
     return total(Double(found.high[0], found.low[0]), crossed)
 
 
-def _joined(even: Double, odd: Double) -> Double:
-    """Their sum and difference, side by side."""
-    sign = -_SIGN.reshape(2, 1)
-    both = Double(odd.high[:, :, :, None] * sign, odd.low[:, :, :, None] * sign)
-    return total(Double(even.high[:, :, :, None], even.low[:, :, :, None]), both)
+def separated(polynomial: Double, periods: Sequence[int]) -> list[Double]:
+    """The real and the imaginary value in a polynomial, see `hecompile.ir.parcels`.
+
+    Args:
+        polynomial: Coefficients of the shape (2P,), P the longer period.
+        periods: Those of the one or two values.
+
+    Returns:
+        For each value the coefficients at its period, with imaginary slots besides its own.
+    """
+    found, size = [], len(polynomial.high)
+    for number, period in enumerate(periods):
+        high, low = polynomial.high, polynomial.low
+        if number:
+            high, low = (np.concatenate([x[size // 2 :], -x[: size // 2]]) for x in (high, low))
+        every = slice(None, None, size // (2 * period))
+        found.append(Double(high[every], low[every]))
+    return found
 
 
 @functools.cache

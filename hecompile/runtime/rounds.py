@@ -15,24 +15,28 @@ key for that is the last of the relinearization key's parts: it encrypts zero mo
 one, which is in use at the two highest levels: no program hands masked values over from there.
 Rounds without mask bits are not hidden so.
 
+Two values travel in one ciphertext where there are two, as `hecompile.ir.parcels` says.
+
 The key holder answers each request alike, whatever it decrypts, so that no refusal tells of the
 secret key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tenseal.sealapi as seal
 
 from hecompile.ir import he_ops as he
+from hecompile.ir.parcels import parcels
 from hecompile.ir.program import Program
 from hecompile.numeric.masking import mask_bits_needed
-from hecompile.runtime.admission import facts, masked_bound
+from hecompile.runtime.admission import masked_contents
 from hecompile.runtime.context import Context
 from hecompile.runtime.masks import MaskSource, mask_size
-from hecompile.runtime.relayout import Pool, Taken, fourier
+from hecompile.runtime.relayout import Pool, Taken, fourier, separated
 from hecompile.runtime.ringvalues import RingValues
 from hecompile.runtime.spec import CipherSpec, RefreshSpec
 from hecompile.runtime.wide import Double, Wide, double_of
@@ -47,19 +51,26 @@ class Relayout:
         self._taken = []
         for cipher, runs in zip(round_.response, round_.taken, strict=True):
             gather = runs.gather()
-            ratios = tuple(cipher.scale / source.scale for source in round_.request)
+            ratios = tuple(cipher.scale / source.scale for source in round_.values)
             self._taken.append(Taken(gather.source, gather.place, ratios))
 
     def prepare(self, ring: RingValues) -> None:
         """Compute tables now, so that the first evaluation is as quick as others."""
-        for cipher in (*self.round.request, *self.round.response):
+        for cipher in (*self.round.values, *self.round.response):
             fourier(cipher.period)
         for cipher in self.round.response:
             ring.prepare(cipher.level, 2 * cipher.period)
 
     def results(self, polynomials: Sequence[Double]) -> list[Wide]:
-        """The results' coefficients, from those of what came."""
-        return Pool(polynomials).gather(self._taken)
+        """The results' coefficients, from those of what came, as long as `lengths` says."""
+        pairs = zip(polynomials, self.round.parcels, strict=True)
+        values = [separated(x, [value.period for value in parcel]) for x, parcel in pairs]
+        return Pool([value for parts in values for value in parts]).gather(self._taken)
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many coefficients of each polynomial of the request tell of its values."""
+        return [2 * max(value.period for value in parcel) for parcel in self.round.parcels]
 
     def plaintexts(self, ring: RingValues, polynomials: Sequence[Double]) -> list[Any]:
         """The results as plaintexts at their levels and scales."""
@@ -67,15 +78,19 @@ class Relayout:
 
 
 def mask_sizes(program: Program) -> dict[tuple[int, str], int]:
-    """How large the masks are: M by group and value that goes up, of an admitted program."""
-    sizes: dict[tuple[int, str], int] = {}
+    """How large the masks are, of an admitted program.
+
+    Returns:
+        M by group and name of the first value in each ciphertext that goes up.
+    """
     degree = program.parameters.poly_modulus_degree if program.parameters is not None else 0
-    for op in program.select(he.Refresh):
-        for x in op.xs:
-            numbers = (he.cipher_type(x).period, masked_bound(op, x), facts(x).scale)
-            size = mask_size(mask_bits_needed(degree, *numbers, op.mask_bits))
-            sizes[op.group, x.name] = max(size, sizes.get((op.group, x.name), 0))
-    return sizes
+    return {
+        (group, one.values[0].name): mask_size(
+            mask_bits_needed(degree, masked_contents(one), one.mask_bits)
+        )
+        for group, found in parcels(program).items()
+        for one in found
+    }
 
 
 class MaskedRounds:
@@ -102,8 +117,31 @@ class MaskedRounds:
         self._ring = RingValues(context)
         self._rounds = {one.group: Relayout(one) for one in rounds}
         self._sizes = mask_sizes(program)
+        self._units: dict[int, Any] = {}
         for relayout in self._rounds.values():
             relayout.prepare(self._ring)
+
+    def packed(self, live: Mapping[str, Any], group: int) -> list[Any]:
+        """The ciphertexts of a round's request before they are masked, from values by name."""
+        return [
+            self._packed([live[value.name] for value in parcel], parcel[0].level)
+            for parcel in self._rounds[group].round.parcels
+        ]
+
+    def _packed(self, values: Sequence[Any], level: int) -> Any:
+        if len(values) == 1:
+            return values[0]
+        if level not in self._units:
+            # X**(N/2), the imaginary unit or its opposite in each slot.
+            unit = Wide(np.zeros(2, dtype=np.int64), np.array([0, 1]))
+            (self._units[level],) = self._ring.plaintexts([unit], level, [1.0])
+        real, imaginary = values
+        both = seal.Ciphertext()
+        self._evaluator.multiply_plain(imaginary, self._units[level], both)
+        # Integers are added: the key holder knows the scale of either part.
+        both.scale = real.scale
+        self._evaluator.add_inplace(both, real)
+        return both
 
     def masks(self, source: MaskSource, group: int) -> list[Any]:
         """Plaintexts to add to the ciphertexts of a round's request."""
@@ -124,8 +162,8 @@ class MaskedRounds:
         """Plaintexts to subtract from the ciphertexts of its response."""
         relayout = self._rounds[group]
         kept = [
-            double_of(self._mask(source, group, cipher, self._degree // (2 * cipher.period)))
-            for cipher in relayout.round.request
+            double_of(self._mask(source, group, cipher, self._degree // length))
+            for cipher, length in zip(relayout.round.request, relayout.lengths, strict=True)
         ]
         return relayout.plaintexts(self._ring, kept)
 
@@ -150,17 +188,19 @@ class KeyHolder:
         known = self._rounds.get(round_.group)
         if known is None or known.round != round_:
             known = self._rounds[round_.group] = Relayout(round_)
-        seen = [self._seen(*pair) for pair in zip(request, round_.request, strict=True)]
+        seen = [
+            self._seen(*one) for one in zip(request, round_.request, known.lengths, strict=True)
+        ]
         results = []
         for plain in known.plaintexts(self._ring, seen):
             results.append(seal.Ciphertext())
             self._encryptor.encrypt_symmetric(plain, results[-1])
         return results
 
-    def _seen(self, value: Any, cipher: CipherSpec) -> Double:
+    def _seen(self, value: Any, cipher: CipherSpec, length: int) -> Double:
         plain = seal.Plaintext()
         self._decryptor.decrypt(value, plain)
-        return self._ring.coefficients(plain, cipher.level, 2 * cipher.period)
+        return self._ring.coefficients(plain, cipher.level, length)
 
 
 def _at_levels(

@@ -20,20 +20,20 @@ class SlotRuns:
     """Where each slot of a refreshed ciphertext comes from.
 
     Attributes:
-        runs: (count, source, place): so many slots, from slot `place` of ciphertext `source` of
-            the request on; `NOTHING` and 0 for zeros. As long as they can be, in order.
+        runs: (count, source, place): so many slots, from slot `place` of value `source` of the
+            request on; `NOTHING` and 0 for zeros. As long as they can be, in order.
     """
 
     runs: tuple[tuple[int, int, int], ...]
 
     @classmethod
     def of(cls, gather: Gather, sources: Sequence[int]) -> Self:
-        """The runs of a gather, whose operands are these ciphertexts of the request."""
+        """The runs of a gather, whose operands are these values of the request."""
         renamed = np.array([*sources, NOTHING])[gather.source]
         return cls(_joined((1, int(s), int(p)) for s, p in zip(renamed, gather.place, strict=True)))
 
     def gather(self) -> Gather:
-        """Slot by slot: ciphertexts of the request, and their slots."""
+        """Slot by slot: values of the request, and their slots."""
         counts = [count for count, _, _ in self.runs]
         source = np.repeat(np.array([s for _, s, _ in self.runs]), counts)
         place = np.concatenate(
@@ -50,7 +50,7 @@ class SlotRuns:
         Args:
             name: The result's name, for messages.
             period: Its period.
-            periods: Those of the request's ciphertexts.
+            periods: Those of the request's values.
 
         Raises:
             ProgramError: Saying which run.
@@ -61,12 +61,12 @@ class SlotRuns:
             if count < 1 or source < NOTHING or place < 0:
                 raise ProgramError(f"{where} are no run of slots.")
             if source >= len(periods):
-                raise ProgramError(f"{where} take ciphertext {source} of {len(periods)}.")
+                raise ProgramError(f"{where} take value {source} of {len(periods)}.")
             if source == NOTHING and place:
-                raise ProgramError(f"{where} take slot {place} of no ciphertext.")
+                raise ProgramError(f"{where} take slot {place} of no value.")
             if source >= 0 and place + count > periods[source]:
                 raise ProgramError(
-                    f"{where} take slots up to {place + count - 1} of ciphertext {source}, which"
+                    f"{where} take slots up to {place + count - 1} of value {source}, which"
                     f" has {periods[source]}."
                 )
             start += count

@@ -12,6 +12,7 @@ from hecompile.files import sha256_bytes
 from hecompile.ir import he_ops
 from hecompile.ir.gathers import gather_of
 from hecompile.ir.operation import Value
+from hecompile.ir.parcels import Parcel, parcels
 from hecompile.ir.printer import print_program
 from hecompile.ir.program import Program
 from hecompile.ir.public import public_form
@@ -100,15 +101,29 @@ class RefreshSpec:
 
     Attributes:
         group: Number of the round's group in the program.
-        request: Ciphertexts that come, masked, each once, named after the refreshed values.
+        request: Ciphertexts that come, masked, named after the refreshed values in them.
         response: Ciphertexts that go back, named after the results.
-        taken: Where the slots of each of them come from.
+        taken: Where the slots of each of them come from: which of `values`.
+        imaginary: The second value in each ciphertext of the request, see `ir.parcels`; None
+            where there is none.
     """
 
     group: int
     request: tuple[CipherSpec, ...]
     response: tuple[CipherSpec, ...]
     taken: tuple[SlotRuns, ...]
+    imaginary: tuple[CipherSpec | None, ...]
+
+    @property
+    def parcels(self) -> tuple[tuple[CipherSpec, ...], ...]:
+        """The one or two values in each ciphertext of the request."""
+        pairs = zip(self.request, self.imaginary, strict=True)
+        return tuple((x,) if y is None else (x, y) for x, y in pairs)
+
+    @property
+    def values(self) -> tuple[CipherSpec, ...]:
+        """What comes, ciphertext by ciphertext, each value once."""
+        return tuple(value for parcel in self.parcels for value in parcel)
 
 
 @dataclass(frozen=True)
@@ -143,7 +158,9 @@ class ClientSpec:
         """
         if self.batch < 1:
             raise ProgramError(f"the batch is 1 or more, not {self.batch}.")
-        rounds = tuple(c for r in self.refreshes for c in (*r.request, *r.response))
+        for round_ in self.refreshes:
+            _check_round(round_)
+        rounds = tuple(c for r in self.refreshes for c in (*r.values, *r.response))
         for cipher in (*self.input_ciphertexts, *self.output_ciphertexts, *rounds):
             if cipher.level > self.parameters.levels:
                 raise ProgramError(
@@ -159,8 +176,6 @@ class ClientSpec:
         for cipher in (*self.output_ciphertexts, *rounds):
             if cipher.gather is not None:
                 raise ProgramError(f"%{cipher.name} is no input, but says what to gather.")
-        for round_ in self.refreshes:
-            _check_round(round_)
         for entry in self.inputs:
             for cipher in entry.ciphertexts:
                 _check_gather(cipher, math.prod(entry.dims), self.batch)
@@ -192,11 +207,16 @@ class ClientSpec:
 
 def _check_round(entry: RefreshSpec) -> None:
     """Refuse a round whose results take what does not come."""
-    if len({c.name for c in entry.request}) != len(entry.request):
-        raise ProgramError(f"refresh round {entry.group} has a ciphertext come twice.")
+    if len(entry.imaginary) != len(entry.request):
+        raise ProgramError(f"refresh round {entry.group} does not say which values come together.")
+    if len({c.name for c in entry.values}) != len(entry.values):
+        raise ProgramError(f"refresh round {entry.group} has a value come twice.")
+    for first, *others in entry.parcels:
+        if any(other.level != first.level for other in others):
+            raise ProgramError(f"%{first.name} comes with a value of another level.")
     if len(entry.taken) != len(entry.response):
         raise ProgramError(f"refresh round {entry.group} does not say what its results take.")
-    periods = [cipher.period for cipher in entry.request]
+    periods = [cipher.period for cipher in entry.values]
     for cipher, runs in zip(entry.response, entry.taken, strict=True):
         runs.check(cipher.name, cipher.period, periods)
 
@@ -304,18 +324,20 @@ def refresh_specs(program: Program) -> tuple[RefreshSpec, ...]:
             )
         groups.setdefault(op.group, []).append(op)
         previous = op.group
-    return tuple(_round(program, group, ops) for group, ops in groups.items())
+    found = parcels(program)
+    return tuple(_round(program, found[group], ops) for group, ops in groups.items())
 
 
-def _round(program: Program, group: int, ops: Sequence[he_ops.Refresh]) -> RefreshSpec:
-    values = list(dict.fromkeys(x for op in ops for x in op.xs))
+def _round(program: Program, sent: Sequence[Parcel], ops: Sequence[he_ops.Refresh]) -> RefreshSpec:
+    values = [value for parcel in sent for value in parcel.values]
     places = {value.name: place for place, value in enumerate(values)}
     taken = (SlotRuns.of(gather_of(op, program), [places[x.name] for x in op.xs]) for op in ops)
     return RefreshSpec(
-        group,
-        tuple(_cipher(value) for value in values),
+        ops[0].group,
+        tuple(_cipher(parcel.values[0]) for parcel in sent),
         tuple(_cipher(op.defined) for op in ops),
         tuple(taken),
+        tuple(_cipher(p.values[1]) if len(p.values) > 1 else None for p in sent),
     )
 
 

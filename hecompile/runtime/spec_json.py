@@ -33,9 +33,10 @@ _LAYOUT_FIELDS: Final = ("first", "count", "stride", "offset", "rest")
 _INPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "range", "preprocessing")
 _OUTPUT_FIELDS: Final = ("label", "dims", "ciphertexts", "range", "post")
 _RANGE_FIELDS: Final = ("whole", "lower", "upper")
-_REFRESH_FIELDS: Final = ("group", "request", "response", "taken")
+_REFRESH_FIELDS: Final = ("group", "values", "together", "response", "taken")
+_MOST_TOGETHER: Final = 2
 _RUN: Final = 3
-"""Numbers of a run: how many slots, of which ciphertext of the request, from which slot on."""
+"""Numbers of a run: how many slots, of which value of the request, from which slot on."""
 
 
 def spec_to_json(spec: ClientSpec) -> bytes:
@@ -123,7 +124,8 @@ def _range_json(ranges: Ranges | None) -> dict[str, Any] | None:
 def _refresh_json(spec: RefreshSpec) -> dict[str, Any]:
     return {
         "group": spec.group,
-        "request": [_cipher_json(c) for c in spec.request],
+        "values": [_cipher_json(c) for c in spec.values],
+        "together": [len(values) for values in spec.parcels],
         "response": [_cipher_json(c) for c in spec.response],
         "taken": [[number for run in one.runs for number in run] for one in spec.taken],
     }
@@ -198,7 +200,12 @@ def _read_output(record: Record) -> OutputSpec:
 
 
 def _read_refresh(record: Record) -> RefreshSpec:
-    request, response = _read_ciphers(record, "request"), _read_ciphers(record, "response")
+    values, counts = _read_ciphers(record, "values"), record.integers("together", 1)
+    if sum(counts) != len(values) or max(counts, default=1) > _MOST_TOGETHER:
+        raise record.wrong("together", "must share the values out, one or two to a ciphertext")
+    starts = [sum(counts[:n]) for n in range(len(counts))]
+    pairs = list(zip(starts, counts, strict=True))
+    response = _read_ciphers(record, "response")
     taken = []
     for item in record.items("taken"):
         numbers = item if isinstance(item, list) else [None]
@@ -206,4 +213,10 @@ def _read_refresh(record: Record) -> RefreshSpec:
             raise record.wrong("taken", "must hold lists of whole numbers, three a run")
         runs = zip(*(numbers[first::_RUN] for first in range(_RUN)), strict=True)
         taken.append(SlotRuns(tuple(runs)))
-    return RefreshSpec(record.integer("group"), request, response, tuple(taken))
+    return RefreshSpec(
+        record.integer("group"),
+        tuple(values[start] for start, _ in pairs),
+        response,
+        tuple(taken),
+        tuple(values[start + 1] if count > 1 else None for start, count in pairs),
+    )

@@ -92,6 +92,7 @@ QUANTITIES = (
              seconds),
     Quantity("client and key holder, CPU / machine",
              lambda m: client_seconds(m) / m["machine_factor"], seconds),
+    Quantity("evaluator, predicted", lambda m: m["report"]["predicted_seconds"], seconds),
     Quantity("key switches", lambda m: m["report"]["key_switches"], lambda n: f"{n:.3g}"),
     Quantity("bytes up and down", lambda m: m["ciphertext_bytes"]["refresh"], size),
 )  # fmt: skip

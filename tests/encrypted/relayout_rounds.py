@@ -16,7 +16,7 @@ from hecompile.numeric.parameters import Parameters
 from tests.encrypted.runtime_programs import Writer
 
 DEEP = Parameters(8192, (50, 40, 30, 30, 60), 30)
-SHALLOW = Parameters(4096, (36, 30, 40), 20)
+SHALLOW = Parameters(4096, (26, 20, 20, 20, 20), 20)
 
 
 def round_program(
@@ -26,13 +26,18 @@ def round_program(
     mask_bits: int = 40,
     batch: int = 1,
     bound: float = 1.0,
+    scales: Sequence[float] = (),
 ) -> Program:
     """Inputs x0, x1, ... of these periods go up at level 1, results y0, y1, ... come at the top.
 
     Each gather, shape (2, period), is about all inputs; results are outputs with all their slots.
+    Inputs' scales are the level's times `scales`, where given.
     """
     write = Writer(parameters, "round", batch)
-    xs = tuple(bounded_input(write, n, period, bound, batch) for n, period in enumerate(periods))
+    every = [*scales, *[1.0] * len(periods)]
+    xs = tuple(
+        bounded_input(write, n, period, bound, batch, every[n]) for n, period in enumerate(periods)
+    )
     fresh = []
     for table in gathers:
         symbol = write.builder.constant(table.astype(np.float64), "gather")
@@ -58,13 +63,15 @@ def twice_program(mask_bits: int = 40) -> Program:
     return write.finish()
 
 
-def bounded_input(write: Writer, number: int, period: int, bound: float, stride: int) -> Value:
+def bounded_input(
+    write: Writer, number: int, period: int, bound: float, stride: int, scale: float = 1.0
+) -> Value:
     """Input x0, x1, ... with all its slots at level 1."""
     count = period // stride
     op = he.Input(
         label=f"x{number}", dims=(1, count), period=period, first=0, count=count, stride=stride
     )
-    return write.emit(op, 1, write.parameters.scale(1), bound=bound)
+    return write.emit(op, 1, scale * write.parameters.scale(1), bound=bound)
 
 
 def random_gather(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from hecompile.config import CompileOptions
 from hecompile.runtime.run import Server, run_parties
 from tests.benchmarks.cases import MissingError, make_case
 from tests.encrypted.compiled_models import Arrays, answers, run_encrypted, worst
-from tests.encrypted.runtime_parties import make_parties
+from tests.encrypted.runtime_parties import Parties, make_parties
 
 pytest.importorskip("torch", reason="the models are written in torch")
 
-from tests.encrypted.recurrent_models import SMALL, small  # noqa: E402  (needs torch)
+from tests.encrypted.recurrent_models import SMALL, small
 
 # Bits of all primes for 128 bits of security and a ternary secret: the smaller of the standard's
 # and eprint 2024/463's.
@@ -37,11 +38,17 @@ def normal(name: str, count: int, seed: int) -> Arrays:
     }
 
 
-def compiled_small(name: str, **options: Any) -> Compiled:
-    calibration = normal(name, 200, seed=7)
-    return hecompile.compile(
-        small(name), calibration=calibration, options=CompileOptions(**options)
-    )
+@cache
+def compiled_small(name: str, batch: int = 1) -> Compiled:
+    # One ring, so that the search for parameters takes seconds.
+    options = CompileOptions(ring=8192, batch=batch)
+    return hecompile.compile(small(name), calibration=normal(name, 200, seed=7), options=options)
+
+
+@cache
+def parties_of(name: str, batch: int = 1) -> Parties:
+    compiled = compiled_small(name, batch)
+    return make_parties(compiled.program, spec=compiled.spec)
 
 
 def check(
@@ -64,32 +71,30 @@ def check(
 
 @pytest.mark.parametrize("name", SMALL)
 def test_small_networks(name: str) -> None:
-    compiled = compiled_small(name)
-    inputs = normal(name, 2, seed=1)
-    raw = run_encrypted(make_parties(compiled.program, spec=compiled.spec), inputs).raw
+    compiled, inputs = compiled_small(name), normal(name, 2, seed=1)
+    assert compiled.report.estimate.refreshes > 0
+    raw = run_encrypted(parties_of(name), inputs).raw
     check(compiled, inputs, raw, answers(small(name), inputs))
 
 
 def test_a_batch_of_sequences_shares_every_round() -> None:
-    compiled = compiled_small("LSTM", batch=3, degree=3, ring=8192)
+    compiled, inputs = compiled_small("LSTM", batch=3), normal("LSTM", 3, seed=1)
     assert compiled.report.estimate.refreshes > 0
-    inputs = normal("LSTM", 3, seed=1)
-    parties = make_parties(compiled.program, spec=compiled.spec)
+    parties = parties_of("LSTM", batch=3)
     assert len(parties.client.encrypt(inputs)) == 1
-    check(compiled, inputs, run_encrypted(parties, inputs).raw, answers(small("LSTM"), inputs))
+    raw = run_encrypted(parties, inputs).raw
+    check(compiled, inputs, raw, answers(small("LSTM"), inputs))
 
 
-def test_states_that_come_back_go_on() -> None:
-    """Two halves of a sequence, the second from the first's decrypted states, make the whole."""
+def test_a_sequence_goes_on_from_decrypted_states() -> None:
     name = "states go in and out"
-    compiled = compiled_small(name, degree=5)
-    parties = make_parties(compiled.program, spec=compiled.spec)
+    compiled, parties = compiled_small(name), parties_of(name)
     labels = [entry.label for entry in compiled.spec.outputs]
-    first, second = normal(name, 1, seed=1), normal(name, 1, seed=2)
-    before = run_encrypted(parties, first).raw
-    again = {**second, "h": before[labels[1]], "c": before[labels[2]]}
-    expected = answers(small(name), again | {k: v.astype(np.float32) for k, v in again.items()})
-    assert worst(run_encrypted(parties, again).raw, expected) <= compiled.predicted_error
+    before = run_encrypted(parties, normal(name, 1, seed=1)).raw
+    states = {state: before[label] for state, label in zip("hc", labels[1:], strict=True)}
+    inputs = normal(name, 1, seed=2) | {s: a.astype(np.float32) for s, a in states.items()}
+    raw = run_encrypted(parties, inputs).raw
+    assert worst(raw, answers(small(name), inputs)) <= compiled.predicted_error
 
 
 @pytest.mark.slow

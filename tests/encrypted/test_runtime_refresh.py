@@ -17,7 +17,6 @@ from hecompile.runtime.masks import MaskSource
 from hecompile.runtime.rawmemory import LayoutError
 from hecompile.runtime.residues import SlowWarning, residue_access
 from hecompile.runtime.rounds import KeyHolder, MaskedRounds, Relayout
-from hecompile.runtime.spec import CipherSpec
 from hecompile.runtime.wide import Double, Wide, double_of, whole
 from tests.encrypted.relayout_rounds import (
     DEEP,
@@ -65,6 +64,23 @@ def test_slots_come_from_where_the_gather_says(parties: Parties) -> None:
         assert np.abs(found[f"y{number}"][0] - gathered(table, rows)).max() < NOISE
 
 
+@pytest.mark.parametrize("periods", [(4096, 4096), (64, 1024), (1, 2), (512, 8)])
+def test_two_values_in_one_ciphertext_do_not_touch(periods: tuple[int, int]) -> None:
+    """Each comes back as it went, whatever the other is; their scales are told apart."""
+    tables = [np.stack([np.full(p, n), np.arange(p)]) for n, p in enumerate(periods)]
+    program = round_program(periods, tables, scales=(1.0, 0.99))
+    parties = make_parties(program)
+    (round_,) = parties.spec.refreshes
+    assert [len(values) for values in round_.parcels] == [2]
+    assert len({value.scale for value in round_.values}) == 2
+    xs = inputs(periods)
+    for kept in (0, 1):
+        zeroed = {name: x * (name == f"x{kept}") for name, x in xs.items()}
+        found = run(parties, zeroed)
+        for name, x in zeroed.items():
+            assert np.abs(found[name.replace("x", "y")] - x).max() < NOISE
+
+
 @pytest.mark.parametrize("batch", [2, 8])
 def test_packed_samples_keep_their_lanes(batch: int) -> None:
     periods = (16, 64)
@@ -100,20 +116,21 @@ class Seen:
         opened = open_envelope(request, header, self.round.request, parties.spec.parameters)
         pairs = zip(opened.ciphertexts, self.round.request, strict=True)
         self.values = [parties.custodian._load(*pair) for pair in pairs]
-        self.periodic = self._seen(self.round.request)
+        self.periodic = self._seen(Relayout(self.round).lengths)
 
     def whole(self) -> list[Double]:
         """All coefficients, those included that the key holder drops."""
-        slots = self.parties.spec.parameters.slots
-        return self._seen([replace(cipher, period=slots) for cipher in self.round.request])
+        degree = self.parties.spec.parameters.poly_modulus_degree
+        return self._seen([degree] * len(self.values))
 
     def masks(self) -> list[Wide]:
         rounds: MaskedRounds = self.parties.evaluator.rounds
         return [rounds._mask(self.source, self.group, c) for c in self.round.request]
 
-    def _seen(self, ciphers: Sequence[CipherSpec]) -> list[Double]:
+    def _seen(self, lengths: Sequence[int]) -> list[Double]:
         holder: KeyHolder = self.parties.custodian._holder
-        return [holder._seen(v, c) for v, c in zip(self.values, ciphers, strict=True)]
+        rows = zip(self.values, self.round.request, lengths, strict=True)
+        return [holder._seen(*row) for row in rows]
 
 
 def test_masks_cost_no_precision(parties: Parties) -> None:
@@ -124,8 +141,9 @@ def test_masks_cost_no_precision(parties: Parties) -> None:
     seen = Seen(parties, request, evaluation._checkpoint.masks, 3)
     relayout = Relayout(seen.round)
     kept, bare = [], []
+    assert [len(values) for values in seen.round.parcels] == [2, 2, 1]
     for found, mask, cipher in zip(seen.periodic, seen.masks(), seen.round.request, strict=True):
-        step = DEEP.slots // cipher.period
+        step = DEEP.poly_modulus_degree // len(found.high)
         kept.append(double_of(Wide(mask.high[::step], mask.low[::step])))
         bare.append(minus(found, kept[-1]))
         # The masks are 2**40 times as large as what they hide, and more.
@@ -235,7 +253,7 @@ def test_other_ciphertexts_than_the_program_has_are_refused(parties: Parties, na
     request = evaluation.advance()
     assert request is not None
     (round_,) = parties.spec.refreshes
-    with pytest.raises(IntegrityError, match="does not hold the 5 ciphertexts that the program"):
+    with pytest.raises(IntegrityError, match="does not hold the 3 ciphertexts that the program"):
         parties.custodian.refresh(forged(parties, request, round_.request, CHANGES[name]))
     response = parties.custodian.refresh(request)
     with pytest.raises(IntegrityError, match="does not hold the 5 ciphertexts that the program"):

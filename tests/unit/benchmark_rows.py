@@ -30,8 +30,10 @@ def measured(name: str = "DiabetesMLP", series: str = "", at: int = 0) -> dict[s
             "galois_keys": 9,
             "galois_key_bytes": 23_592_960,
             "predicted_seconds": 0.1,
+            "segments": [{"requests": 2, "responses": 3}, {"requests": 0, "responses": 0}],
         },
         "bound": 1e-3,
+        "noise_bound": 5e-4,
         "compile": {"cpu": 2.0, "wall": 2.5},
         "compile_peak_memory_bytes": 400_000_000,
         "phases": dict.fromkeys(phases, spent),
@@ -43,7 +45,15 @@ def measured(name: str = "DiabetesMLP", series: str = "", at: int = 0) -> dict[s
             {"operation": "he.mul", "count": 2.0, "predicted": 0.02, "measured": 0.05},
         ],
         "measured_error": 1e-5,
-        "ciphertext_bytes": {"in": 2_000_000, "out": 100_000, "refresh": 0},
+        "polynomial_error": 5e-6,
+        "refresh_rounds": 1,
+        "ciphertext_bytes": {
+            "in": 2_000_000,
+            "out": 100_000,
+            "refresh": 500_000,
+            "up": 200_000,
+            "down": 300_000,
+        },
         "key_bytes": {"evaluation": 10_000_000, "public": 500_000, "secret": 250_000},
         "peak_memory_bytes": 100_000_000,
         "plain": {
@@ -53,6 +63,16 @@ def measured(name: str = "DiabetesMLP", series: str = "", at: int = 0) -> dict[s
             "peak_memory_bytes": 300_000_000,
         },
     }
+
+
+def by_steps(slope: float, constant: float, *steps: int) -> list[dict[str, Any]]:
+    """Rows of the reference model whose evaluator takes `slope` a step and `constant` seconds."""
+    rows = []
+    for n in steps:
+        found = measured(f"steps {n}", "steps", n)
+        # The machine's factor is 1.6.
+        rows.append(found | {"measured_seconds": 1.6 * (constant + slope * n)})
+    return rows
 
 
 def document(*rows: dict[str, Any]) -> dict[str, Any]:

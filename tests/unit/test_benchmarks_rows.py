@@ -30,7 +30,11 @@ def test_every_row_can_be_measured() -> None:
 
 
 def test_choosing_rows() -> None:
-    assert choose([], quick=False) == EVERY
+    assert choose([], quick=False, slow=True) == EVERY
+    usual = choose([], quick=False)
+    (slow,) = (row for row in EVERY if row not in usual)
+    assert slow.options["refresh"] == "never"
+    assert choose([slow.name], quick=False) == (slow,)
     quick = choose([], quick=True)
     assert [row for row in MAIN if not row.heavy] == [*quick] != [*MAIN]
     chosen = [row.name for row in choose(["cryptonets", " DiabetesMLP", "BATCH 1"], quick=True)]
@@ -59,8 +63,10 @@ def test_what_is_broken_is_told() -> None:
         good | {"row": "no number", "measured_error": float("nan")},
         {"row": "crashed", "failed": "exit code 1"},
         {"row": "absent", "skipped": "no torch"},
+        good | {"row": "noisy", "polynomial_error": 6e-4},
     ]
-    assert [line.partition(":")[0] for line in broken(rows)] == ["crashed", "worse", "no number"]
+    told = [line.partition(":")[0] for line in broken(rows)]
+    assert told == ["crashed", "worse", "no number", "noisy"]
 
 
 def test_medians_are_taken_of_each_by_itself() -> None:

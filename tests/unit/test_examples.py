@@ -57,6 +57,13 @@ def test_compile_mlp(tmp_path: Path) -> None:
     assert "predicted at most" in run(tmp_path, EXAMPLES / "compile_mlp.py")
 
 
+def test_compile_gru(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the example's network is written in torch")
+    printed = run(tmp_path, EXAMPLES / "compile_gru.py")
+    assert "rounds with the key holder" in printed
+    assert "predicted at most" in printed
+
+
 def test_inspect_bundle(model: Path) -> None:
     words = ["compile", "model.onnx", "--calibration", "calibration.npz", "-o", "bundle"]
     run(model, "-m", "hecompile", *words)

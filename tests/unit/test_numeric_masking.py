@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hecompile.numeric.masking import NOISE_SHARE, mask_bits_needed, modulus_bits_needed
+from hecompile.numeric.masking import (
+    NOISE_SHARE,
+    Content,
+    mask_bits_needed,
+    modulus_bits_needed,
+)
 
 SIZES = st.integers(2, 8).flatmap(
     lambda log: st.tuples(st.just(1 << log), st.integers(0, log - 1).map(lambda p: 1 << p))
@@ -59,25 +64,58 @@ def test_masks_hide_what_they_promise_and_fit_the_modulus(
     bound, scale = 2.0**bound_bits, 2.0**scale_bits
     random = np.random.default_rng(seed)
     one, other = (masked_values(random, ring, period, bound, scale) for _ in range(2))
-    largest = 2.0 ** mask_bits_needed(ring, period, bound, scale, mask_bits)
+    contents = [Content(period, bound * scale)]
+    largest = 2.0 ** mask_bits_needed(ring, contents, mask_bits)
     # Two uniform laws on 2M integers, one shifted by d, are d / 2M apart; coefficients add up.
     distance = np.abs(one - other).sum() / (2 * largest)
     assert distance <= 2.0**-mask_bits
     spread = np.sqrt(2 * period) * bound + np.sqrt(ring) * NOISE_SHARE * bound
     assert np.abs(one).sum() <= scale * spread * (1 + 1e-9)
-    bits = modulus_bits_needed(ring, period, bound, scale, mask_bits)
+    bits = modulus_bits_needed(ring, contents, mask_bits)
+    assert np.abs(one).max() + largest < 2.0**bits / 2
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(
+    st.integers(0, 2**32 - 1),
+    SIZES,
+    st.integers(0, 3),
+    st.floats(-20, 20),
+    st.floats(-6, 6),
+    st.sampled_from([0, 20, 40]),
+)
+def test_masks_hide_two_values_in_one_ciphertext(
+    seed: int, sizes: tuple[int, int], halvings: int, bound_bits: float, more: float, mask_bits: int
+) -> None:
+    ring, longer = sizes
+    scale, random = 2.0**30, np.random.default_rng(seed)
+    contents = [
+        Content(longer, 2.0**bound_bits * scale),
+        Content(max(1, longer >> halvings), 2.0 ** (bound_bits + more) * scale),
+    ]
+
+    def drawn() -> np.ndarray:
+        x, y = (masked_values(random, ring, one.period, one.size, 1.0) for one in contents)
+        # Times X**(N/2).
+        return np.asarray(x + np.concatenate([-y[ring // 2 :], y[: ring // 2]]))
+
+    one, other = drawn(), drawn()
+    largest = 2.0 ** mask_bits_needed(ring, contents, mask_bits)
+    assert np.abs(one - other).sum() / (2 * largest) <= 2.0**-mask_bits
+    bits = modulus_bits_needed(ring, contents, mask_bits)
     assert np.abs(one).max() + largest < 2.0**bits / 2
 
 
 @pytest.mark.parametrize("period", [1, 16, 4096])
 def test_a_bit_of_hiding_scale_or_bound_takes_a_bit_of_the_modulus(period: int) -> None:
-    base = modulus_bits_needed(8192, period, 2.0, 2.0**26, 40)
-    assert modulus_bits_needed(8192, period, 2.0, 2.0**26, 41) - base == pytest.approx(1, abs=1e-6)
-    assert modulus_bits_needed(8192, period, 4.0, 2.0**26, 40) - base == pytest.approx(1)
-    assert modulus_bits_needed(8192, period, 2.0, 2.0**27, 40) - base == pytest.approx(1)
+    one, larger = [Content(period, 2.0**27)], [Content(period, 2.0**28)]
+    base = modulus_bits_needed(8192, one, 40)
+    assert modulus_bits_needed(8192, one, 41) - base == pytest.approx(1, abs=1e-6)
+    assert modulus_bits_needed(8192, larger, 40) - base == pytest.approx(1)
+    assert modulus_bits_needed(8192, one * 2, 40) - base == pytest.approx(0.5)
 
 
 def test_values_that_repeat_sooner_need_smaller_masks() -> None:
-    needed = [mask_bits_needed(8192, 1 << log, 1.0, 2.0**30, 40) for log in range(13)]
+    needed = [mask_bits_needed(8192, [Content(1 << log, 2.0**30)], 40) for log in range(13)]
     assert needed == sorted(needed)
     assert needed[-1] - needed[0] > 5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hecompile.numeric.masking import mask_bits_needed
+from hecompile.numeric.masking import Content, mask_bits_needed
 from hecompile.runtime.masks import SEED_BYTES, MaskSource, mask_size
 from hecompile.runtime.wide import Wide, uniform, whole
 
@@ -86,7 +86,7 @@ def test_what_is_seen_of_any_two_values_is_alike() -> None:
     """Coefficients as far apart as the bound lets them be, under masks of few bits."""
     bits, period, bound, scale = 7, 4, 3.0, 16.0
     ring = 8 * period
-    size = mask_size(mask_bits_needed(ring, period, bound, scale, bits))
+    size = mask_size(mask_bits_needed(ring, [Content(period, bound * scale)], bits))
     # All of one value's 1-norm in one coefficient: the worst that the proof allows for.
     apart = round(math.sqrt(2 * period) * bound * scale)
     count = 1 << 18

@@ -44,8 +44,9 @@ def test_spec_holds_what_the_program_says() -> None:
     assert [c.level for c in spec.input_ciphertexts] == [3]
     assert spec.outputs[0].post == ("argmax(axis=1 keepdims=1)",)
     rounds = spec_from_program(refresh_program()).refreshes
-    assert [(r.group, len(r.request), len(r.response)) for r in rounds] == [(7, 2, 2)]
-    assert [c.level for c in rounds[0].request] == [0, 0]
+    assert [(r.group, len(r.request), len(r.response)) for r in rounds] == [(7, 1, 2)]
+    assert [[c.level for c in values] for values in rounds[0].parcels] == [[0, 0]]
+    assert rounds[0].values == (rounds[0].request[0], rounds[0].imaginary[0])
     assert [c.level for c in rounds[0].response] == [2, 1]
     assert [one.runs for one in rounds[0].taken] == [((4, 0, 0),), ((4, 1, 0),)]
 
@@ -247,13 +248,13 @@ def test_slots_may_come_from_anywhere_in_the_request() -> None:
         ([4, True, 0], "three a run"),
         ([], r"%refresh.\d has 4 slots, but 0 are taken"),
         ([3, 0, 0], "has 4 slots, but 3 are taken"),
-        ([5, 0, 0], "slots 0 to 4 take slots up to 4 of ciphertext 0, which has 4"),
-        ([2, 0, 0, 2, 1, 3], "slots 2 to 3 take slots up to 4 of ciphertext 1"),
-        ([2, 0, 0, 2, 2, 0], "slots 2 to 3 take ciphertext 2 of 2"),
+        ([5, 0, 0], "slots 0 to 4 take slots up to 4 of value 0, which has 4"),
+        ([2, 0, 0, 2, 1, 3], "slots 2 to 3 take slots up to 4 of value 1"),
+        ([2, 0, 0, 2, 2, 0], "slots 2 to 3 take value 2 of 2"),
         ([2, 0, 0, 2, -2, 0], "slots 2 to 3 are no run"),
         ([2, 0, 0, 2, 1, -1], "slots 2 to 3 are no run"),
         ([4, 0, 0, 0, 1, 0], "slots 4 to 3 are no run"),
-        ([2, 0, 0, 2, -1, 1], "slots 2 to 3 take slot 1 of no ciphertext"),
+        ([2, 0, 0, 2, -1, 1], "slots 2 to 3 take slot 1 of no value"),
         ([2, 0, 0, 2, 0, 2], "not as long as they can be"),
         ([2, -1, 0, 2, -1, 0], "not as long as they can be"),
     ],
@@ -268,5 +269,18 @@ def test_every_result_says_what_it_takes() -> None:
     (round_,) = spec.refreshes
     with pytest.raises(ProgramError, match="round 7 does not say what its results take"):
         replace(spec, refreshes=(replace(round_, taken=round_.taken[:1]),))
-    with pytest.raises(ProgramError, match="round 7 has a ciphertext come twice"):
-        replace(spec, refreshes=(replace(round_, request=round_.request[:1] * 2),))
+    with pytest.raises(ProgramError, match="round 7 has a value come twice"):
+        replace(spec, refreshes=(replace(round_, imaginary=round_.request),))
+    with pytest.raises(ProgramError, match="round 7 does not say which values come together"):
+        replace(spec, refreshes=(replace(round_, imaginary=()),))
+    other = replace(round_.values[1], level=1)
+    with pytest.raises(ProgramError, match="comes with a value of another level"):
+        replace(spec, refreshes=(replace(round_, imaginary=(other,)),))
+
+
+@pytest.mark.parametrize("counts", [[], [1], [3], [1, 2], [1, 1, 1]])
+def test_what_comes_together_is_read_strictly(counts: list[int]) -> None:
+    document = json.loads(spec_to_json(spec_from_program(refresh_program())))
+    document["refreshes"][0]["together"] = counts
+    with pytest.raises(IntegrityError, match="must share the values out, one or two"):
+        spec_from_json(json.dumps(document).encode())

@@ -44,10 +44,10 @@ def shared_program() -> Program:
 def test_a_ciphertext_travels_once_a_round() -> None:
     program = shared_program()
     first, second, last = requests(program).values()
-    assert [len(first), len(second), len(last)] == [2, 0, 1]
+    assert [len(first), len(second), len(last)] == [1, 0, 1]
     one, two, three = find_segments(program, UNIT)
-    assert (one.requests, one.responses) == (2, 2)
-    assert one.request_bytes == 2 * ciphertext_file_bytes(MEDIUM, 2)
+    assert (one.requests, one.responses) == (1, 2)
+    assert one.request_bytes == ciphertext_file_bytes(MEDIUM, 2)
     assert one.response_bytes == 2 * ciphertext_file_bytes(MEDIUM, 3)
     assert (two.requests, two.responses) == (1, 1)
     assert two.request_bytes == ciphertext_file_bytes(MEDIUM, 2)

@@ -1,0 +1,73 @@
+"""Which values of a round of refreshes share a ciphertext on their way to the key holder.
+
+Two values x and y go as x + X**(N/2) * y, which is exact and takes no level: X**(N/2) is i or -i in
+every slot, and slots are real, so that the two lie in orthogonal halves of the coefficients. What
+one of them has of noise in imaginary parts comes out as noise of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hecompile.ir import he_ops as he
+from hecompile.ir.operation import Value
+from hecompile.ir.program import Program
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A ciphertext that goes up to the key holder.
+
+    Attributes:
+        values: One, or two at one level: the real part, then the imaginary.
+        bounds: The largest absolute slot of each; None where it is not known.
+        mask_bits: The most bits that a refresh of one of them asks for.
+    """
+
+    values: tuple[Value, ...]
+    bounds: tuple[float | None, ...]
+    mask_bits: int
+
+
+def parcels(program: Program) -> dict[int, tuple[Parcel, ...]]:
+    """What goes up in the round of each group, in the order in which refreshes read it."""
+    single: dict[int, dict[Value, Parcel]] = {}
+    for op in program.select(he.Refresh):
+        known = single.setdefault(op.group, {})
+        for x in op.xs:
+            bound = he.cipher_type(x).bound
+            if bound is None and op.gather is None:
+                bound = he.cipher_type(op.defined).bound
+            before = known.get(x)
+            bits = max(op.mask_bits, before.mask_bits if before else 0)
+            known[x] = Parcel((x,), (bound,), bits)
+    return {group: _joined(known.values()) for group, known in single.items()}
+
+
+def _joined(single: Iterable[Parcel]) -> tuple[Parcel, ...]:
+    """Pairs of values at one level, each with the next one there is."""
+    found: list[Parcel] = []
+    alone: dict[int | None, int] = {}
+    for own in single:
+        level = he.cipher_type(own.values[0]).level
+        if level in alone:
+            place = alone.pop(level)
+            first = found[place]
+            bits = max(first.mask_bits, own.mask_bits)
+            found[place] = Parcel(first.values + own.values, first.bounds + own.bounds, bits)
+        else:
+            alone[level] = len(found)
+            found.append(own)
+    return tuple(found)
+
+
+def partners(program: Program) -> dict[tuple[int, str], Value]:
+    """The other value of each that travels with another one, by group and name."""
+    return {
+        (group, value.name): other
+        for group, found in parcels(program).items()
+        for parcel in found
+        for value, other in zip(parcel.values, reversed(parcel.values), strict=True)
+        if value is not other
+    }
