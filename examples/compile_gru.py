@@ -16,7 +16,7 @@ import hecompile
 from hecompile.config import CompileOptions
 from hecompile.models.export import export_onnx
 
-STEPS, FEATURES, HIDDEN = 6, 4, 8
+STEPS, FEATURES, HIDDEN = 4, 4, 8
 
 
 class Network(nn.Module):
@@ -34,17 +34,17 @@ class Network(nn.Module):
 def main(folder: Path) -> None:
     torch.manual_seed(0)
     x = np.random.default_rng(0).normal(size=(100, STEPS, FEATURES)).astype(np.float32)
-    export_onnx(Network(), x, folder / "model.onnx")
+    export_onnx(Network(), x, folder / "model.onnx", exporter="torchscript")
 
     # Degree 3 for every activation: coarser, and fewer levels than the compiler would choose.
     options = CompileOptions(degree=3)
     compiled = hecompile.compile(folder / "model.onnx", calibration={"x": x[:96]}, options=options)
     compiled.save(folder / "bundle")
     plan = compiled.report.estimate
-    print(f"{STEPS} steps: {plan.refreshes} rounds with the key holder,")
+    print(f"{STEPS} steps: {plan.refreshes} rounds with the key holder")
     for i, segment in enumerate(plan.segments):
         print(f"  segment {i}: {segment.levels} levels, {segment.key_switches} key switches,"
-              f" then {segment.requests} ciphertexts up and {segment.responses} down")  # fmt: skip
+              f" then {segment.requests} up and {segment.responses} down")  # fmt: skip
 
     # The evaluator gets a process of its own, as with `hecompile run`.
     bundle = hecompile.open_bundle(folder / "bundle", user="owner")

@@ -34,6 +34,7 @@ from hecompile.interpret.slots import repeat_to
 from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
 from hecompile.ir.operation import Operation, Value
+from hecompile.ir.parcels import partners
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType, PlainType
 from hecompile.numeric import noise
@@ -100,6 +101,8 @@ class Variances:
             he.Refresh: self._refresh,
         }
         last = {v.name: i for i, op in enumerate(program) for v in op.operands}
+        self._partners = partners(program)
+        self._met: dict[tuple[int, str], Array] = {}
         hidden = {x.name for op in program.select(he.Refresh) if op.mask_bits for x in op.xs}
         for i, op in enumerate(program):
             if op.result is not None and isinstance(op.result.type, CipherType):
@@ -286,8 +289,33 @@ class Variances:
         own = noise.symmetric_encryption(self._parameters, scale)
         width = self._seen.lanes.width_of(period)
         rounding = Rounding(2 * noise.encoding(self._parameters, scale, period), width, (), _ONE)
-        carried = self._seen.gathered(op, {x.name: self.of[x.name].total() for x in op.xs})
+        self._meet_partners(op)
+        found = {x.name: self.of[x.name].total() for x in op.xs}
+        for x in op.xs:
+            if (op.group, x.name) in self._met:
+                found[x.name] = plus(found[x.name], self._met[op.group, x.name])
+        carried = self._seen.gathered(op, found)
         return Spread(carried), Source(self._own(own), rounding=rounding)
+
+    def _meet_partners(self, op: he.Refresh) -> None:
+        """Noise that values take up from those they travel with, once for each round.
+
+        The imaginary part of the one's noise is as large as its real part, and is added to the
+        other. It is laid on the value itself, as what hides it is.
+        """
+        names = [key for key in self._partners if key[0] == op.group and key not in self._met]
+        for key in names:
+            other = self._partners[key]
+            value = self._partners[op.group, other.name]
+            factor = (scale_of(other) / scale_of(value)) ** 2
+            width = self._seen.lanes.width_of(he.cipher_type(value).period)
+            spread = Spread(self.of[other.name].total() * factor)
+            cut = self._cut(spread, he.cipher_type(value).period).slots
+            self._met[key] = repeat_to(cut, width)
+        for key in names:
+            source, extra = self.sources[key[1]], self._met[key]
+            own = extra if source.own is None else plus(source.own, extra)
+            self.sources[key[1]] = replace(source, own=own)
 
 
 def _uniform(rows: Array) -> Array:

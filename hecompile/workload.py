@@ -213,20 +213,21 @@ def _work(program: Program, op: Operation) -> Work:
     return found
 
 
-_MASK_ENCODINGS = 2
-"""A mask of random integers takes about as long as so many encodings."""
+_MASK_ENCODINGS = 3
+"""A mask of random integers, and the envelope, take about as long as so many encodings."""
 
-_RELAYOUT_ENCODINGS = 14
-"""To put slots in another order exactly, as many as there are, takes as long as so many encodings.
+_TAKEN_ENCODINGS = 4
+"""The slots of what goes up take either side an encoding, and in full so many more."""
 
-Both sides do it, in proportion to the result's period; see `hecompile.runtime.relayout`.
+_RELAYOUT_ENCODINGS = 3
+"""Results put together of as many slots as there are take either side so many encodings more.
+
+Both are in proportion to the period; see `hecompile.runtime.relayout`. All three were measured
+beside encodings on a ring of 8192, periods of 16 to 4096.
 """
 
-_OPENED_ENCODINGS = 1
-"""What exact integers take the key holder, beyond decoding and encoding, in encodings.
-
-All three were measured beside encodings on rings of 8192 and 16384, periods of 64 and 1024.
-"""
+_WIRE = "multiply_plain"
+"""To pack or unpack a ciphertext takes about as long as a product with a plaintext."""
 
 
 def _masking(program: Program, op: he.Refresh, sent: tuple[Parcel, ...]) -> Work:
@@ -234,23 +235,32 @@ def _masking(program: Program, op: he.Refresh, sent: tuple[Parcel, ...]) -> Work
     work: Work = Counter()
     for parcel in sent:
         primes = level_of(parcel.values[0]) + 1
-        names = ["add_plain", "save"]
+        names = ["add_plain", _WIRE]
         if parcel.mask_bits:
             names += ["encrypt", "add"]
         if len(parcel.values) > 1:
             names += ["multiply_plain", "add"]
         work += Counter(Call(name, primes) for name in names)
-        work[Call("encode", primes)] += _MASK_ENCODINGS
+        work[Call("encode", primes)] += _MASK_ENCODINGS + _taken(program, parcel)
     high = level_of(op.defined) + 1
-    work += Counter(Call(name, high) for name in ("load", "encode", "add_plain"))
+    work += Counter(Call(name, high) for name in (_WIRE, "encode", "add_plain"))
     work[Call("encode", high)] += _relayout(program, op)
     return work
 
 
+def _taken(program: Program, parcel: Parcel) -> int:
+    """Encodings that finding the slots of a ciphertext's values is worth."""
+    period = max(he.cipher_type(value).period for value in parcel.values)
+    return 1 + round(_TAKEN_ENCODINGS * period / _slots(program))
+
+
 def _relayout(program: Program, op: he.Refresh) -> int:
-    """Encodings that moving the slots of a refresh's result is worth."""
-    slots = program.parameters.slots if program.parameters is not None else _USUAL_DEGREE // 2
-    return round(_RELAYOUT_ENCODINGS * he.cipher_type(op.defined).period / slots)
+    """Encodings that putting a refresh's result together is worth, beyond the encoding itself."""
+    return round(_RELAYOUT_ENCODINGS * he.cipher_type(op.defined).period / _slots(program))
+
+
+def _slots(program: Program) -> int:
+    return program.parameters.slots if program.parameters is not None else _USUAL_DEGREE // 2
 
 
 def _sum_of_products(program: Program, op: he.SumMulPlain) -> Work:
@@ -305,11 +315,19 @@ def client_work(program: Program) -> Iterator[tuple[Operation, Work]]:
             case he.Output():
                 yield op, sum(map(_opened, op.xs), Counter[Call]())
             case he.Refresh():
-                come = (parcel.values[0] for parcel in sent[op.defined.name])
-                opened = sum(map(_opened, come), Counter[Call]())
-                moved = Call("encode", level_of(op.defined) + 1)
-                opened[moved] += _OPENED_ENCODINGS + _relayout(program, op)
-                yield op, opened + _sealed(op.defined, "encrypt_symmetric")
+                yield op, _answered(program, op, sent[op.defined.name])
+
+
+def _answered(program: Program, op: he.Refresh, sent: tuple[Parcel, ...]) -> Work:
+    """What the key holder does for a result, and for what goes up with it."""
+    high = level_of(op.defined) + 1
+    work = Counter(Call(name, high) for name in (_WIRE, "encode", "encrypt_symmetric"))
+    work[Call("encode", high)] += _relayout(program, op)
+    for parcel in sent:
+        primes = level_of(parcel.values[0]) + 1
+        work += Counter(Call(name, primes) for name in (_WIRE, "decrypt", "decode"))
+        work[Call("encode", primes)] += _taken(program, parcel)
+    return work
 
 
 def _sealed(value: Value, encrypt: str) -> Work:

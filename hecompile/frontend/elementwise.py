@@ -90,7 +90,7 @@ def _told(site: Site, exponents: activations.Array) -> str:
     return f"{values[0]:g}" if values.size == 1 else "several numbers"
 
 
-@converts("Relu", "Sigmoid", "Tanh", "HardSwish", "Softplus", "Erf")
+@converts("Relu", "Sigmoid", "Tanh", "HardSwish", "Softplus", "Softsign", "Erf")
 def plain_activation(site: Site) -> Result:
     """Activations without parameters."""
     names = {"HardSwish": "hard_swish"}

@@ -29,9 +29,18 @@ _ACTIVATIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyTyp
         "leakyrelu": ("leaky_relu", ("alpha",)),
         "elu": ("elu", ("alpha",)),
         "softplus": ("softplus", ()),
+        "softsign": ("softsign", ()),
+        "scaledtanh": ("scaled_tanh", ("alpha", "beta")),
+        "affine": ("affine", ("alpha", "beta")),
     }
 )
-"""What an operator's attribute may name: the counterpart, and the numbers that it takes."""
+"""What an operator's attribute may name: the counterpart, and the numbers that it takes.
+
+ThresholdedRelu is left out: no polynomial comes near a function that jumps.
+"""
+
+_STATED = frozenset({"scaled_tanh", "affine"})
+"""Functions whose numbers the standard gives no defaults for."""
 
 
 @converts("LSTM", "GRU", "RNN")
@@ -141,6 +150,8 @@ def _activations(site: Site, kind: type[Recurrent], directions: int) -> tuple[st
             )
         counterpart, takes = _ACTIVATIONS[name.lower()]
         parameters = [(key, numbers[key].pop(0)) for key in takes if numbers[key]]
+        if counterpart in _STATED and len(parameters) < len(takes):
+            site.invalid(f"its activation '{name}' lacks activation_alpha or activation_beta")
         texts.append(str(Activation(counterpart, tuple(parameters))))
     if any(numbers.values()):
         site.invalid("it gives more activation_alpha or activation_beta than its activations take")

@@ -71,6 +71,13 @@ _DEFINITIONS: Final[Mapping[str, _Definition]] = MappingProxyType(
         "softplus": _Definition(lambda x: np.logaddexp(x, 0.0)),
         "gelu": _Definition(_gelu, (("tanh", 0.0),)),
         "erf": _Definition(erf),
+        "softsign": _Definition(lambda x: x / (1.0 + np.abs(x))),
+        "scaled_tanh": _Definition(
+            lambda x, alpha, beta: alpha * np.tanh(beta * x), (("alpha", 1.0), ("beta", 1.0))
+        ),
+        "affine": _Definition(
+            lambda x, alpha, beta: alpha * x + beta, (("alpha", 1.0), ("beta", 0.0))
+        ),
         "clip": _Definition(_clip, (("min", -math.inf), ("max", math.inf))),
     }
 )

@@ -35,7 +35,7 @@ WIDE = 16
 """Plans that are followed at once until then."""
 
 _REPACKING = 400
-"""Rotations that operands which do not meet slot by slot are priced at: packing anew takes a level."""
+"""Rotations that operands which do not meet are priced at, for packing anew takes a level."""
 
 
 class LayoutSearch:

@@ -192,7 +192,7 @@ class MemoryAccess(ABC):
         The view keeps the object alive, and is valid until SEAL changes it.
 
         Args:
-            value: A SEAL object of this context, in NTT form.
+            value: A SEAL object of this context.
 
         Returns:
             Shape (polynomials, primes left, N) of a ciphertext, (primes left, N) of a plaintext.

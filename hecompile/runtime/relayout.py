@@ -1,8 +1,8 @@
 """Slots of integer polynomials and back, with so many bits that masks cost no precision.
 
 Key holder and evaluator compute the same function, one of m + r, the other of r. It is linear but
-for rounding errors of 2**-100 of the mask, so that their difference is the function of m. Its
-cosines are doubles: what they lack of the true ones is an error of 2**-50 of m, as both sides use
+for rounding errors of small parts of an integer, so that their difference is the function of m. Its
+cosines have 34 bits: what they lack of the true ones is an error of 2**-34 of m, as both sides use
 the same. This module uses numpy only, so that generated programs can hold a copy of it.
 """
 
@@ -27,10 +27,10 @@ from hecompile.runtime.wide import (
 )
 
 _SIGN = np.array([-1.0, 1.0])
-_DIGIT = 16
-_FINE = 30
-"""Products of digits of 16 bits, signed, and cosines of 30, 256 of them, add up exactly in 53."""
-_LEAST = -6
+_DIGIT = 12
+_FINE = 34
+"""Products of digits of 12 bits, signed, and cosines of 34, 256 of them, add up exactly in 53."""
+_LEAST = -10
 """Numbers are taken to so many bits after the point."""
 _SINGLE = 64
 """Up to this period one matrix is quicker than two."""

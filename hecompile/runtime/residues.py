@@ -99,7 +99,6 @@ class ResidueAccess(MemoryAccess):
         return (value.size(),)
 
     def _accessors(self, value: Any, shape: tuple[int, ...]) -> list[Any]:
-        if not value.is_ntt_form():
-            raise LayoutError("a ciphertext is not in NTT form")
         polynomials, primes, degree = shape
-        return [*value.parms_id(), True, polynomials, degree, primes, value.scale]
+        form = value.is_ntt_form()
+        return [*value.parms_id(), form, polynomials, degree, primes, value.scale]

@@ -71,10 +71,26 @@ class RingValues:
         Returns:
             Shape (size,), each the integer of least absolute value that it can be.
         """
-        values = self._residues(plain, level).reshape(level + 1, 1, self._degree)
+        values = self._residues(plain, level)
+        if size >= _LONG:
+            try:
+                return self._coefficients_by_seal(values, level, size)
+            except LayoutError as error:
+                warn_slow(f"masked values take about 10 times longer to read: {error}.")
         change = self._transform(level, size)
-        found = change.moduli.integers(change.project(values))
+        found = change.moduli.integers(change.project(values[:, None]))
         return Double(found.high[0], found.low[0])
+
+    def _coefficients_by_seal(self, values: Residues, level: int, size: int) -> Double:
+        access, moduli = residue_access(self._context), self._transform(level, 1).moduli
+        # A ciphertext has two polynomials or more.
+        both = np.stack([values, values])
+        members = _MEMBERS.pack(
+            *self._context.parms_ids[level], True, 2, self._degree, level + 1, 1.0, 1
+        )
+        value = load_stream(self._context, seal.Ciphertext(), members, both)
+        self._evaluator.transform_from_ntt_inplace(value)
+        return moduli.integers(access.view(value)[0, :, :: self._degree // size])
 
     def _transform(self, level: int, size: int) -> Transform:
         return transform(self._context.parameters.data_primes[: level + 1], self._degree, size)

@@ -11,8 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 FUNCTIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}
-NAMES = ("Sigmoid", "Tanh", "Relu", "HardSigmoid", "LeakyRelu", "Elu", "Softplus")
-ALPHA = ("HardSigmoid", "LeakyRelu", "Elu")
+PLAIN = ("Sigmoid", "Tanh", "Relu", "Softplus", "Softsign")
+BETA = ("HardSigmoid", "ScaledTanh", "Affine")
+ALPHA = (*BETA, "LeakyRelu", "Elu")
+NAMES = (*PLAIN, *ALPHA)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Form:
             names = self.activations[: FUNCTIONS[self.kind]] * self.directions
             found["activations"] = names
             found["activation_alpha"] = [0.1 + 0.05 * i for i, n in enumerate(names) if n in ALPHA]
-            found["activation_beta"] = [0.45] * names.count("HardSigmoid")
+            found["activation_beta"] = [0.45] * sum(n in BETA for n in names)
             found = {key: value for key, value in found.items() if value != []}
         return found
 

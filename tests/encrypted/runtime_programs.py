@@ -157,7 +157,7 @@ def refresh_program(bound: float = 4.0, mask_bits: int = 10) -> Program:
 
 def survivor_program() -> Program:
     """y = 3 x, of a refreshed x and twice the x that stayed behind."""
-    write = Writer(Parameters(8192, (60, 40, 60), 40), "survivor")
+    write = Writer(Parameters(8192, (60, 40, 30, 30, 44), 40), "survivor")
     layout = Layout(0, 4)
     x = write.input("x", 4, 4, 1)
     op = he.Refresh(xs=(x,), mask_bits=10, group=0)

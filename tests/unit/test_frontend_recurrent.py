@@ -34,12 +34,17 @@ def told(model: onnx.ModelProto, error: type[HecompileError]) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["Affine", "ThresholdedRelu", "ScaledTanh", "Softsign"])
+@pytest.mark.parametrize("name", ["ThresholdedRelu", "Sine"])
 @pytest.mark.parametrize("kind", GATES)
 def test_activations_without_a_counterpart(kind: str, name: str) -> None:
     names = {"LSTM": ["Sigmoid", "Tanh", name], "GRU": ["Sigmoid", name], "RNN": [name]}
     text = told(changed(Form(kind), activations=names[kind]), UnsupportedError)
     assert f"node '/layer' ({kind}): its activation '{name}' has no counterpart here" in text
+
+
+def test_activations_whose_numbers_have_no_defaults() -> None:
+    text = told(changed(Form("RNN"), activations=["ScaledTanh"]), InputError)
+    assert "its activation 'ScaledTanh' lacks activation_alpha or activation_beta" in text
 
 
 @pytest.mark.parametrize("kind", GATES)

@@ -24,6 +24,9 @@ def reference(name: str, x: float) -> float:
         "gelu": lambda: 0.5 * x * (1 + math.erf(x / math.sqrt(2))),
         "erf": lambda: math.erf(x),
         "clip": lambda: x,
+        "softsign": lambda: x / (1 + abs(x)),
+        "scaled_tanh": lambda: math.tanh(x),
+        "affine": lambda: x,
     }
     return table[name]()
 

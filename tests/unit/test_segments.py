@@ -62,10 +62,12 @@ def test_a_segment_tells_levels_primes_and_work() -> None:
     assert (three.levels, three.start_primes, three.end_primes) == (0, 2, 2)
     # Square, relinearize, rescale, drop.
     assert (one.operations, one.key_switches) == (4, 1)
-    # Two inputs read; per request a mask, an addition, writing; per response the other way.
-    assert one.evaluator_seconds == pytest.approx(2 + 4 + 2 * (2 + 2) + 2 * 3)
-    # The key holder reads, decrypts and decodes; it encodes, encrypts and writes, exactly.
-    assert one.client_seconds == pytest.approx(2 * 3 + 2 * (3 + 1))
+    # Two inputs read. The request's two values put together, masked and hidden: a product, two
+    # additions, a mask as three encodings and its slots as one, adding, an encryption, writing.
+    # Per response reading, an encoding, taking away.
+    assert one.evaluator_seconds == pytest.approx(2 + 4 + (3 + 3 + 1 + 3) + 2 * 3)
+    # The key holder reads, decrypts, decodes, finds slots; it encodes, encrypts and writes.
+    assert one.client_seconds == pytest.approx(4 + 2 * 3)
     assert three.client_seconds == 0.0
 
 
