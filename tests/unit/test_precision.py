@@ -181,10 +181,13 @@ _GATHERED = {"x": np.ones((4, 1, 4)), "z": np.ones((4, 1, 8))}
 
 
 def _coarse_deviation(program: Program) -> float:
-    """Of the mean of the copies of one slot of the noisy input."""
+    """Of the mean of the copies of one slot of the noisy input.
+
+    The calm one travels with it: its own noise, as large in integers, is added.
+    """
     assert program.parameters is not None
     fresh = model.encryption(program.parameters, _COARSE, 1) / (program.parameters.slots / 4)
-    return float(np.sqrt(fresh + model.encoding(program.parameters, _COARSE, 4)))
+    return float(np.sqrt(2 * (fresh + model.encoding(program.parameters, _COARSE, 4))))
 
 
 def test_replicas_of_a_slot_share_its_noise() -> None:
