@@ -205,7 +205,9 @@ class _Lowering:
                 source = self._sources[op.x.name]
                 if isinstance(source, Free):
                     return source.view(start, count)
-                return packer.view(source, start, count)
+                view = packer.view(source, start, count)
+                fit = self._decisions.fits.get(use_of(op, 0))
+                return view if fit is None else packer.turned_home(view)
         raise _formless(op)
 
     def _affine(self, op: move.Affine) -> Packed:

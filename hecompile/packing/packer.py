@@ -146,6 +146,11 @@ class Packer:
         views = ((p, p.places.view(start, count)) for p in x.parts)
         return Packed(tuple(Part(p.value, v) for p, v in views if v is not None), count)
 
+    def turned_home(self, x: Packed) -> Packed:
+        """A tensor whose first element stands at the first place, by one rotation a ciphertext."""
+        parts = (self._turned(part, int(part.places.held[0])) for part in x.parts)
+        return Packed(tuple(parts), x.size)
+
     def _declare(self, name: str, places: Places) -> Value:
         """The ciphertext of a source with these places, one for all who read it."""
         key = name, places.key

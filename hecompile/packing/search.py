@@ -106,6 +106,8 @@ class LayoutSearch:
                     yield self._single(op, ready)
             case tensor.ConstantTensor():
                 yield state
+            case move.Slice():
+                yield from self._sliced(op, state)
             case _:
                 yield self._renamed(op, state)
 
@@ -131,6 +133,29 @@ class LayoutSearch:
             case _:
                 placement = state.places[op.operands[0].name]
         return self._with(state, name, placement, price)
+
+    def _sliced(self, op: move.Slice, state: State) -> Iterator[State]:
+        """A view as it is, or turned to the first place, where products that are added up meet."""
+        name = op.defined.name
+        viewed = self._renamed(op, state)
+        yield viewed
+        places = viewed.places[name]
+        if isinstance(places, Free) or len(places) > 1 or not self._enters_sum(op.defined):
+            return
+        steps = int(places[0].held[0])
+        if steps:
+            home = (places[0].turned(steps),)
+            decided = replace(viewed, trail=(viewed.trail, use_of(op, 0), Fit(home)))
+            price = self._prices.of("rotate", self._depth.get(name, 0))
+            yield self._with(decided, name, home, price)
+
+    def _enters_sum(self, value: Value) -> bool:
+        """Whether the one reader of a value is a product that is added to another product."""
+        readers = self._program.users[value.name]
+        if len(readers) != 1 or not isinstance(readers[0], tensor.Mul):
+            return False
+        users = self._program.users[readers[0].defined.name]
+        return len(users) == 1 and self._sums_products(users[0])
 
     def _settled(self, op: Operation, operand: int, state: State) -> Iterator[State]:
         """Plans in which an operand has a place."""
@@ -209,9 +234,6 @@ class LayoutSearch:
             if free[operand]:
                 other = self._place(op, 1 - operand, state)
                 yield self._fit(op, operand, Fit(tuple(map(as_needed, other))), state)
-                if other[0].held[0]:
-                    home = tuple(as_needed(p.turned(int(p.held[0]))) for p in other)
-                    yield self._fit(op, operand, Fit(home), state)
                 yield from self._settled(op, operand, state)
         if not any(free):
             yield state
@@ -234,10 +256,10 @@ class LayoutSearch:
         places = self._arranged.met(x, y, steps, product)
         return self._with(state, op.defined.name, places, price)
 
-    def _sums_products(self, op: tensor.Mul | tensor.Add | tensor.Sub) -> bool:
+    def _sums_products(self, op: Operation) -> bool:
         """Whether an operation adds two products that nothing else reads."""
         definitions, users = self._program.definitions, self._program.users
-        return not isinstance(op, tensor.Mul) and all(
+        return isinstance(op, tensor.Add | tensor.Sub) and all(
             isinstance(definitions[v.name], tensor.Mul) and len(users[v.name]) == 1
             for v in (op.x, op.y)
         )
