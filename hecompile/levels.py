@@ -17,7 +17,7 @@ from hecompile.ir.operation import Operation, Value
 from hecompile.ir.parcels import Parcel, parcels
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
-from hecompile.numeric.masking import Content, modulus_bits_needed
+from hecompile.numeric.masking import Content, room_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.virtual import VirtualLevels
 
@@ -110,8 +110,8 @@ def refresh_floor(parcel: Parcel, parameters: Parameters) -> int:
     virtual, ring = parameters.virtual, parameters.poly_modulus_degree
     for level in range(virtual.highest + 1):
         contents = expected_contents(parcel, parameters.virtual_scale(level))
-        needed = modulus_bits_needed(ring, contents, parcel.mask_bits)
-        if needed <= math.log2(parameters.modulus(virtual.prime(level))):
+        room = room_needed(ring, contents, parcel.mask_bits)
+        if room.lacking(math.log2(parameters.modulus(virtual.prime(level)))) <= 0:
             return level
     return virtual.highest + 1
 
@@ -145,13 +145,6 @@ def refreshed_depth(program: Program) -> RefreshedDepth:
     handed = [depths[x.name] for op in program.select(he.Refresh) for x in op.xs]
     left = [depths[x.name] for op in program.select(he.Output) for x in op.xs]
     return RefreshedDepth(max(handed, default=0), max(left, default=0))
-
-
-def depth_after(program: Program, op: Operation, before: int, virtual: VirtualLevels) -> int:
-    """Levels below the highest that a result has used, from those that its operands have used."""
-    if reads_top(program, op):
-        return virtual.highest - virtual.top_within(virtual.highest - before) + 1
-    return before + isinstance(op, PRODUCTS)
 
 
 def _depths(operations: Sequence[Operation]) -> dict[str, int]:

@@ -311,7 +311,9 @@ class Variances:
             width = self._seen.lanes.width_of(he.cipher_type(value).period)
             spread = Spread(self.of[other.name].total() * factor)
             cut = self._cut(spread, he.cipher_type(value).period).slots
-            self._met[key] = repeat_to(cut, width)
+            # What hides the pair is one ciphertext, and was counted with the value already.
+            hiding = self._own(noise.rescale(self._parameters, scale_of(value), 2))
+            self._met[key] = repeat_to(np.maximum(cut - hiding * (op.mask_bits > 0), 0.0), width)
         for key in names:
             source, extra = self.sources[key[1]], self._met[key]
             own = extra if source.own is None else plus(source.own, extra)

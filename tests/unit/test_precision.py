@@ -157,7 +157,9 @@ def test_many_refreshes_that_reorder_slots() -> None:
     assert max(ratios) < 2 * PESSIMISM
 
 
-def _gathered(source: list[int], place: list[int], fold: bool = False) -> Program:
+def _gathered(
+    source: list[int], place: list[int], fold: bool = False, mask_bits: int = 0
+) -> Program:
     """Slots of a noisy input of period 4 and a calm one of period 8, gathered, perhaps added up."""
     parameters = Parameters(8192, (60, 40, 60), 40)
     build = Builder(name="gathered")
@@ -165,7 +167,9 @@ def _gathered(source: list[int], place: list[int], fold: bool = False) -> Progra
     calm = he.Input(label="z", dims=(1, 8), period=8, first=0, count=8)
     xs = (_given(build, noisy, _COARSE), _given(build, calm, 2.0**40))
     gather = build.constant(np.array([source, place], dtype=float))
-    y = _given(build, he.Refresh(xs=xs, period=len(place), gather=gather, mask_bits=0), 2.0**40)
+    y = _given(
+        build, he.Refresh(xs=xs, period=len(place), gather=gather, mask_bits=mask_bits), 2.0**40
+    )
     steps = len(place) // 2
     while fold and steps:
         turned = _given(build, he.Rotate(x=y, steps=steps), 2.0**40)
@@ -199,6 +203,16 @@ def test_replicas_of_a_slot_share_its_noise() -> None:
     assert predicted(distinct, _GATHERED).deviation == pytest.approx(8 * one, rel=0.05)
     apart = _gathered([0] * 16, [1] * 16)
     assert predicted(apart, _GATHERED).deviation == pytest.approx(one, rel=0.05)
+
+
+def test_what_hides_the_origin_of_masked_values_is_noise() -> None:
+    """An encryption of zero, at the scale of the value: of the mean of its copies."""
+    places = [0] * 4, [0, 1, 2, 3]
+    bare = predicted(_gathered(*places), _GATHERED).deviation
+    hidden = predicted(_gathered(*places, mask_bits=40), _GATHERED).deviation
+    parameters = Parameters(8192, (60, 40, 60), 40)
+    added = model.rescale(parameters, _COARSE) / (parameters.slots / 4)
+    assert hidden**2 - bare**2 == pytest.approx(added, rel=0.05)
 
 
 def test_only_operands_that_are_taken_count() -> None:
