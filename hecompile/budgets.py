@@ -23,8 +23,8 @@ SMALLEST_SCALE_BITS = 16
 USUAL_SCALE_BITS = 26
 """Scale of a plan with refreshes, bits, by which it is judged whether segments fit a ring."""
 
-VALUE_BITS = 8
-"""Bits that a masked value and its period take beyond scale and mask."""
+VALUE_BITS = 14
+"""Bits that a masked value, its period and the number of them take beyond scale and mask."""
 
 _KEY_SWITCHES = 6
 """Of a linear map, about."""

@@ -20,7 +20,7 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.parcels import parcels
 from hecompile.ir.program import Program
 from hecompile.levels import expected_contents, program_depth, refreshed_depth
-from hecompile.numeric.masking import BELOW_TOP, modulus_bits_needed
+from hecompile.numeric.masking import BELOW_TOP, MOST_SLOT_BITS, Room, room_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.primes import MAX_PRIME_BITS
 from hecompile.numeric.security import max_modulus_bits
@@ -100,6 +100,7 @@ class ChainSearch:
         self._noise = noise
         self._least = math.inf
         self._reason = ""
+        self._overlarge = 0.0
         self._skipped: tuple[float, Parameters, int] | None = None
         self._trials = TRIALS
         self._noisy: set[tuple[tuple[int, ...], float]] = set()
@@ -122,7 +123,12 @@ class ChainSearch:
 
     def _refusal(self) -> str:
         depth, bits = program_depth(self._program), max_modulus_bits(self._ring)
-        if self._least < math.inf:
+        if self._overlarge:
+            reason = (
+                f"masked slots take {self._overlarge:.1f} bits of {MOST_SLOT_BITS:.0f} (ask for"
+                " fewer --mask-bits or a smaller --batch, or standardise the inputs)"
+            )
+        elif self._least < math.inf:
             reason = f"the least noise reached is {self._least:.2g}"
         else:
             reason = self._reason or (
@@ -327,8 +333,7 @@ class ChainSearch:
     def _refreshed(self) -> Plan | None:
         """The cheapest plan of a program with refreshes, at the smallest scale that will do.
 
-        Chains differ in the level at which values are handed over: the lower it is, the larger q_0
-        must be for the masks.
+        Chains differ in the level of what is handed over: a lower one needs a larger q_0 for masks.
         """
         best: Plan | None = None
         for floor in range(MOST_FLOOR + 1):
@@ -343,8 +348,12 @@ class ChainSearch:
         units = (1,) * (max(depth.handed + floor, depth.left, floor + BELOW_TOP) + 1)
         scale_bits, extra = SMALLEST_REFRESHED_SCALE_BITS, SMALLEST_HEADROOM_BITS
         while scale_bits <= MAX_PRIME_BITS:
-            room = self._room_for_masks(scale_bits) - (floor + 1) * scale_bits
-            headroom = max(extra, math.ceil(room + _SHORT_BITS))
+            room = self._room_for_masks(scale_bits)
+            if room.slots > MOST_SLOT_BITS:
+                self._overlarge = room.slots
+                return None
+            own = room.modulus + _SHORT_BITS - (floor + 1) * scale_bits
+            headroom = max(extra, math.ceil(own))
             if scale_bits + headroom > MAX_PRIME_BITS:
                 scale_bits += 1
                 continue
@@ -362,13 +371,14 @@ class ChainSearch:
                 return None
         return None
 
-    def _room_for_masks(self, scale_bits: int) -> float:
-        """Bits that the modulus needs where values are handed over."""
-        return max(
-            modulus_bits_needed(self._ring, expected_contents(one, 2.0**scale_bits), one.mask_bits)
+    def _room_for_masks(self, scale_bits: int) -> Room:
+        """What the largest of the masked values takes."""
+        rooms = [
+            room_needed(self._ring, expected_contents(one, 2.0**scale_bits), one.mask_bits)
             for found in parcels(self._program).values()
             for one in found
-        )
+        ]
+        return Room(max(one.modulus for one in rooms), max(one.slots for one in rooms))
 
 
 def _step(excess: float) -> int:

@@ -23,6 +23,7 @@ from hecompile.frontend import Source, import_onnx
 from hecompile.interpret.compare import out_of_range
 from hecompile.interpret.samples import as_samples
 from hecompile.interpret.slots import run_program_slots, trace_slots
+from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
 from hecompile.ir.graph import critical_path, levels_consumed
 from hecompile.ir.program import Program
@@ -208,7 +209,7 @@ def _report(
     everything = samples.everything
     outside = {r.value: r.fraction for r in out_of_range(polynomial, samples.judge)}
     predicted = estimate(program)
-    options.check_limits([predicted])
+    options.check_limits([predicted], precision is not None)
     if program.parameters is None:
         raise CompileError(f"program '{program.name}' was left without parameters")
     seen = trace_slots(program, everything)
@@ -219,7 +220,7 @@ def _report(
         depth=sum(map(levels_consumed, critical_path(planned))),
         levels=program.parameters.levels,
         estimate=predicted,
-        mask_bits=options.mask_bits if predicted.refreshes else 0,
+        mask_bits=min((op.mask_bits for op in program.select(he.Refresh)), default=0),
         approximation_error=budget.approximation,
         noise_error=max(n.bound for n in predict_noise(program, seen)),
         reference_error=budget.reference,

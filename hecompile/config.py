@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hecompile.errors import CompileError, UsageError
 from hecompile.estimate import Estimate
 from hecompile.numeric.fit import MAX_DEGREE, METHODS
+from hecompile.numeric.masking import FEWEST_MASK_BITS
 from hecompile.numeric.security import MAX_MODULUS_BITS
 from hecompile.segments import Line
 
@@ -43,7 +44,7 @@ class CompileOptions:
         refresh: "auto" inserts round trips to the key holder where they are cheaper or needed,
             "never" refuses programs that need them, "client" takes rounds, their bytes and the
             key holder's time to cost nothing.
-        mask_bits: statistical hiding of each refresh, bits; 0, no hiding, is for policies under
+        mask_bits: statistical hiding of an evaluation, bits; below 20 is for policies under
             which every holder of the key owns the model.
         rtt: seconds of a round trip between evaluator and key holder.
         bandwidth: bits per second of the client's and key holder's line.
@@ -106,6 +107,11 @@ class CompileOptions:
             raise UsageError(f"--bandwidth is above 0 bits per second, not {self.bandwidth:g}")
         if self.max_refreshes is not None and self.max_refreshes < 0:
             raise UsageError(f"--max-refreshes is 0 or more, not {self.max_refreshes}")
+        if self.max_refreshes and self.refresh == "never":
+            raise UsageError(
+                f"--max-refreshes {self.max_refreshes} allows refreshes, and --refresh never does "
+                "not; give one of them"
+            )
         if self.method not in METHODS:
             raise UsageError(f"--method is one of {', '.join(METHODS)}, not '{self.method}'")
         if self.ring is not None and self.ring not in MAX_MODULUS_BITS:
@@ -132,8 +138,8 @@ class CompileOptions:
 
     @property
     def unmasked(self) -> bool:
-        """Whether refreshes may hand unmasked values to the key holder."""
-        return self.refresh != "never" and self.mask_bits == 0
+        """Whether refreshes may hand values with no masks, or too small ones, to the key holder."""
+        return self.refresh != "never" and self.mask_bits < FEWEST_MASK_BITS
 
     def shapes(self) -> Mapping[str, tuple[int, ...]] | None:
         """Input shapes, or None if none was given."""
@@ -172,8 +178,12 @@ class CompileOptions:
             return predicted.evaluation_key_bytes + latency / (1.0 + latency)
         return latency
 
-    def check_limits(self, plans: Iterable[Estimate]) -> None:
+    def check_limits(self, plans: Iterable[Estimate], asked: bool = False) -> None:
         """Refuse unless one of several plans keeps within the limits.
+
+        Args:
+            plans: what they take.
+            asked: whether a precision was asked for.
 
         Raises:
             CompileError: with the least that was reached, and the option it was too much for.
@@ -193,8 +203,8 @@ class CompileOptions:
         )
         remedies = ", ".join(dict.fromkeys(limit.remedy for limit, _ in broken))
         raise CompileError(
-            f"no plan keeps within the limits: {told}; raise the limit, ask for a larger "
-            f"--precision, or try {remedies}"
+            f"no plan keeps within the limits: {told}; raise the limit, {precision_remedy(asked)}, "
+            f"or try {remedies}"
         )
 
     def _limits(self) -> list[tuple[_Limit, int]]:
@@ -205,6 +215,15 @@ class CompileOptions:
     def _excesses(self, predicted: Estimate) -> list[str]:
         """The options whose limits a plan breaks."""
         return [one.option for one, given in self._limits() if one.reached(predicted) > given]
+
+
+def precision_remedy(asked: bool) -> str:
+    """What takes fewer bits and smaller degrees.
+
+    Args:
+        asked: whether a precision was asked for.
+    """
+    return "ask for a larger --precision" if asked else "give a --precision that is enough"
 
 
 def _megabytes(count: int) -> str:

@@ -8,9 +8,7 @@ from hecompile.config import CompileOptions
 from hecompile.passbase import Pass
 from hecompile.pipeline import Pipeline, parse_pipeline
 
-_SIMPLIFY = (
-    "normalise,fold-constants,fold-batchnorm,unroll-recurrent,normalise,cse,dce,drop-unread"
-)
+_SIMPLIFY = "normalise,fold-constants,fold-batchnorm,unroll-recurrent,normalise,cse,dce,drop-unread"
 _FINISH_TENSOR = (
     "complete-square,merge-linear,cse,dce,join-maps,regroup-products,cse,dce,require-polynomial"
 )

@@ -20,7 +20,7 @@ from hecompile.ir.parcels import Parcel, parcels
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.numeric import noise
-from hecompile.numeric.masking import Content, modulus_bits_needed
+from hecompile.numeric.masking import NOISE_SHARE, Content, room_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.passbase import UNSEEN_FACTOR
 from hecompile.runtime.packing import unpack
@@ -63,16 +63,40 @@ def predict_noise(program: Program, traced: Traced | None = None) -> tuple[Outpu
     Raises:
         ProgramError: a value has no level, scale or bound.
     """
+    return _predicted(program, traced)[0]
+
+
+def mask_noise(program: Program, traced: Traced | None = None) -> dict[str, float]:
+    """How much noise each value carries up to the key holder, over what its mask is sized for.
+
+    Masks are sized for a root mean square of `masking.NOISE_SHARE` of the value's bound; beyond 1
+    they hide fewer bits than they promise.
+
+    Args:
+        program: see `predict_noise`.
+        traced: see `predict_noise`.
+
+    Returns:
+        By the value's name; without what goes up unmasked.
+    """
+    return _predicted(program, traced)[1]
+
+
+_Predicted = tuple[tuple[OutputNoise, ...], dict[str, float]]
+
+
+def _predicted(program: Program, traced: Traced | None) -> _Predicted:
     if traced and traced.told is not None and traced.told[0] is program:
-        told: tuple[OutputNoise, ...] = traced.told[1]
+        told: _Predicted = traced.told[1]
         return told
     # Where noise feeds on itself it may grow past all numbers; the bound then is infinite.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         prediction = _Prediction(program, traced)
         found = tuple(prediction.output(op) for op in program.select(he.Output))
+        shares = prediction.shares()
     if traced:
-        traced.told = program, found
-    return found
+        traced.told = program, (found, shares)
+    return found, shares
 
 
 class _Prediction:
@@ -84,6 +108,13 @@ class _Prediction:
         self._seen = look_closely(program, traced) if traced else look_at_bounds(program)
         self._variances = Variances(program, self._parameters, self._seen)
         self._sampled = bool(traced)
+
+    def shares(self) -> dict[str, float]:
+        """See `mask_noise`."""
+        return {
+            name: rms / (NOISE_SHARE * bound_of(self._program.definitions[name].defined))
+            for name, rms in self._variances.handed.items()
+        }
 
     def output(self, op: he.Output) -> OutputNoise:
         """Noise of the worst elements of an output on the worst runs."""
@@ -180,7 +211,8 @@ def missing_headroom(program: Program) -> dict[str, float]:
     """Bits that the modulus lacks for each ciphertext's largest value; negative where it has more.
 
     A slot value times its scale must stay below half the modulus of its level, with one bit to
-    spare; what is handed over for a refresh carries its mask too.
+    spare; what is handed over for a refresh carries its mask too, with slots that are computed
+    with exactly.
 
     Raises:
         ProgramError: a value has no level, scale or bound.
@@ -191,10 +223,13 @@ def missing_headroom(program: Program) -> dict[str, float]:
     for op in program:
         if op.result is not None and isinstance(op.result.type, CipherType):
             missing[op.result.name] = _lacking(program.parameters, op.defined)
-    for parcel in (parcel for found in parcels(program).values() for parcel in found):
-        masked = _lacking_for_mask(program.parameters, parcel)
-        for x in parcel.values:
-            missing[x.name] = max(missing[x.name], masked)
+    carried = parcels(program)
+    for op in program.select(he.Refresh):
+        for parcel in carried[op.group]:
+            if set(parcel.values) & set(op.xs):
+                masked = _lacking_for_mask(program.parameters, parcel, scale_of(op.defined))
+                for x in parcel.values:
+                    missing[x.name] = max(missing[x.name], masked)
     return missing
 
 
@@ -203,7 +238,8 @@ def _lacking(parameters: Parameters, value: Value) -> float:
     return needed - math.log2(parameters.modulus(level_of(value)))
 
 
-def _lacking_for_mask(parameters: Parameters, parcel: Parcel) -> float:
+def _lacking_for_mask(parameters: Parameters, parcel: Parcel, scale: float) -> float:
     contents = [Content(he.cipher_type(x).period, bound_of(x) * scale_of(x)) for x in parcel.values]
-    needed = modulus_bits_needed(parameters.poly_modulus_degree, contents, parcel.mask_bits)
-    return needed - math.log2(parameters.modulus(level_of(parcel.values[0])))
+    growth = math.log2(scale / min(map(scale_of, parcel.values)))
+    room = room_needed(parameters.poly_modulus_degree, contents, parcel.mask_bits, growth)
+    return room.lacking(math.log2(parameters.modulus(level_of(parcel.values[0]))))

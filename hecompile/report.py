@@ -43,7 +43,8 @@ class Report:
         depth: multiplicative depth of the whole program, levels.
         levels: levels that the parameters give between refreshes.
         estimate: predicted operations, keys, bytes and seconds.
-        mask_bits: statistical hiding of each refresh, bits; 0 without refreshes.
+        mask_bits: statistical hiding of all refreshes of an evaluation together, bits; 0 without
+            refreshes.
         approximation_error: bound of the polynomials' error on an output, from calibration.
         noise_error: bound of the ciphertext noise on an output.
         reference_error: room for the rounding of the model's own float32 arithmetic.
@@ -141,18 +142,23 @@ class Stage:
     total: int
 
 
-def depth_by_stage(program: Program) -> tuple[Stage, ...]:
-    """Levels that each stage of a polynomial tensor program consumes, in order.
+def deepest_chain(program: Program) -> tuple[Stage, ...]:
+    """The stages of a deepest chain of a polynomial tensor program that take levels, in order.
 
     An affine map and a product take one level, a polynomial what its evaluation takes.
     """
     levels = Levels(program)
     reached = levels.used()
-    return tuple(
-        Stage(op.location or f"{op.name} {op.result}", own, reached[op.result.name])
-        for op in program
-        if op.result is not None and (own := levels.of(op))
-    )
+    definitions = {op.result.name: op for op in program if op.result is not None}
+    found: list[Stage] = []
+    name = max(reached, key=lambda value: reached[value], default="")
+    while name:
+        op = definitions[name]
+        if own := levels.of(op):
+            found.append(Stage(op.location or f"{op.name} {op.result}", own, reached[name]))
+        before = (value.name for value in op.operands)
+        name = max(before, key=lambda value: reached[value], default="")
+    return tuple(reversed(found))
 
 
 def fit_reports(program: Program, outside: Mapping[str, float]) -> tuple[FitReport, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hecompile.budgets import SegmentBudgets
-from hecompile.config import CompileOptions
+from hecompile.config import CompileOptions, precision_remedy
 from hecompile.errors import CompileError, PassError
 from hecompile.estimate import Estimate, estimate
 from hecompile.ir.program import Program
@@ -17,13 +17,13 @@ from hecompile.ir.tensor_ops import Polynomial
 from hecompile.observe import Observer
 from hecompile.passbase import Context, Pass
 from hecompile.pipelines import calibration, checks, slot_pipeline, slot_planning
-from hecompile.report import depth_by_stage
+from hecompile.report import deepest_chain
 
 SEARCH_SAMPLES = 64
 """Samples on which slots are observed while rings are compared; the winner sees all."""
 
-FEWEST_KEYS = 4
-"""Galois keys with which any step up to 2**16 is reached, in powers of 16."""
+FEW_KEYS = (4, 5, 6, 8)
+"""Numbers of Galois keys to get by with, where fewer were allowed than a program can do with."""
 
 WORTH_TRYING = 1.15
 """Rough price, over the least of those that led to a plan, up to which a budget is planned."""
@@ -138,7 +138,7 @@ class RingSearch:
                 break
         if not found:
             raise CompileError(self._explain(reasons))
-        self._options.check_limits([plan.estimate for plan in found])
+        self._options.check_limits([plan.estimate for plan in found], self._asked)
         variant = min(found, key=lambda plan: plan.price).variant
         planned, program = self._plan(variant, SEARCH_SAMPLES)
         samples = self._context.samples("compile")
@@ -184,7 +184,7 @@ class RingSearch:
 
     def _with_keys(self, wanted: _Variant, allowed: int) -> list[_Priced]:
         """A plan with as few Galois keys as allowed, or with the fewest that the program needs."""
-        for keys in (allowed, FEWEST_KEYS):
+        for keys in (allowed, *FEW_KEYS):
             if keys > 0:
                 self._progress(f"planning on a ring of {wanted.ring} with {keys} Galois keys")
                 with contextlib.suppress(CompileError):
@@ -217,34 +217,62 @@ class RingSearch:
         """Why a ring cannot carry the program: too few slots or levels; empty if it may."""
         if self._options.batch > ring // 2:
             return f"a ring of {ring} has fewer slots than the batch of {self._options.batch}"
-        return "" if self._budgets.on(ring) else f"a ring of {ring} has too few levels"
+        if self._budgets.on(ring):
+            return ""
+        most = self._options.max_refreshes
+        fewest = self._fewest_rounds(ring) if most is not None else None
+        if fewest is not None:
+            return f"a ring of {ring} takes {fewest} rounds of refreshes or more"
+        return f"a ring of {ring} has too few levels"
+
+    def _fewest_rounds(self, ring: int | None) -> int | None:
+        """Fewest rounds on a ring, or on any; None where refreshes are ruled out or do not help."""
+        if self._options.refresh == "never":
+            return None
+        return SegmentBudgets(self._polynomial, replace(self._options, ring=ring)).fewest_rounds()
+
+    @property
+    def _asked(self) -> bool:
+        """Whether a precision was asked for."""
+        return self._context.precision is not None
 
     def _explain(self, reasons: list[str]) -> str:
         levels: dict[str, tuple[int, int]] = {}
-        for stage in depth_by_stage(self._polynomial):
+        for stage in deepest_chain(self._polynomial):
             levels[stage.name] = (levels.get(stage.name, (0, 0))[0] + stage.levels, stage.total)
-        table = "; ".join(f"{name}: {own} (up to {at})" for name, (own, at) in levels.items())
-        remedies = ["ask for a larger --precision", "standardise the inputs to a range near 1"]
-        if any(op.functions for op in self._polynomial.select(Polynomial)):
-            remedies.append("give a smaller --degree")
-        if self._options.refresh == "never":
-            remedies.insert(0, "allow --refresh auto")
-        if self._options.ring is not None:
-            remedies.insert(0, "leave --ring to the compiler, or name a larger one")
-        if self._options.batch > 1:
-            remedies.append("give a smaller --batch")
+        table = "; ".join(f"{name}: {own} ({at} so far)" for name, (own, at) in levels.items())
         most = self._options.max_refreshes
-        if most is not None:
-            remedies.insert(0, "raise --max-refreshes")
-            fewest = self._budgets.fewest_rounds()
-            if fewest is not None and fewest > most:
-                told = f"and the smallest number of rounds reached is {fewest}"
-                reasons = [*reasons, f"--max-refreshes is {most}, {told}"]
+        fewest = self._fewest_rounds(self._options.ring) if most is not None else None
+        if most is not None and fewest is not None and fewest > most:
+            told = f"and the smallest number of rounds reached is {fewest}"
+            reasons = [*reasons, f"--max-refreshes is {most}, {told}"]
         why = "; ".join(reason.rstrip(".") for reason in reasons)
         return (
-            f"no parameters carry program '{self._polynomial.name}': {why}. Levels by stage: "
-            f"{table}. Remedies: {', '.join(remedies)}"
+            f"no parameters carry program '{self._polynomial.name}': {why}. Levels of the deepest "
+            f"chain by stage: {table}. Remedies: {', '.join(self._remedies())}"
         )
+
+    def _remedies(self) -> list[str]:
+        """What may help, given the options; the likeliest first."""
+        options = self._options
+        refreshed = options.refresh != "never" and options.max_refreshes != 0
+        possible = (
+            (
+                "raise --max-refreshes",
+                options.refresh != "never" and options.max_refreshes is not None,
+            ),
+            ("leave --ring to the compiler, or name a larger one", options.ring is not None),
+            ("allow --refresh auto", options.refresh == "never"),
+            (precision_remedy(self._asked), True),
+            ("standardise the inputs to a range near 1", True),
+            (
+                "give a smaller --degree",
+                any(op.functions for op in self._polynomial.select(Polynomial)),
+            ),
+            ("give fewer --mask-bits", refreshed and options.mask_bits > 0),
+            ("give a smaller --batch", options.batch > 1),
+        )
+        return [remedy for remedy, helps in possible if helps]
 
 
 def _segments(levels: int | None) -> str:

@@ -66,6 +66,8 @@ class Variances:
         sources: what each operation adds.
         of: variance of the slots of each value that an output reads.
         copies: how often the longest period fits the slots.
+        handed: of each value that goes up under a mask, the root mean square of all of its noise
+            over whole slots (real and imaginary parts), message units.
     """
 
     def __init__(self, program: Program, parameters: Parameters, seen: SlotSamples) -> None:
@@ -76,6 +78,7 @@ class Variances:
         """
         self.sources: dict[str, Source] = {}
         self.of: dict[str, Spread] = {}
+        self.handed: dict[str, float] = {}
         self._slots: dict[str, Array] = {}
         self._program = program
         self._parameters = parameters
@@ -113,6 +116,10 @@ class Variances:
                 found = self._cut(self._with(carried, source), op.result.type.period)
                 self.of[op.result.name] = found
                 self._slots[op.result.name] = found.slots
+                if op.result.name in hidden:
+                    # Variances are of real parts, and of means over the copies.
+                    real = self.copies * float(found.total().mean(axis=-1).max())
+                    self.handed[op.result.name] = float(np.sqrt(2.0 * real))
             for value in op.operands if op.result is not None else ():
                 if last[value.name] == i:
                     self.of.pop(value.name, None)

@@ -13,13 +13,15 @@ from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.ir.verifier import Offence, report
 from hecompile.passbase import NOISE_SHARE, Context, Pass, register_pass
-from hecompile.precision import missing_headroom, predict_noise
+from hecompile.precision import mask_noise, missing_headroom, predict_noise
 
 
 @register_pass
 @dataclass(frozen=True)
 class CheckPrecision(Pass):
     """Refuse a program whose values exceed their bounds, may overflow, or drown in noise.
+
+    So is one that hands values over with more noise than their masks are made to hide.
 
     With calibration samples, the finished program is run on all of them: every slot must stay
     within its ciphertext's bound, and the noise is predicted from the values seen there. Without
@@ -48,7 +50,17 @@ class CheckPrecision(Pass):
             if bits > 0 and (value := program.definitions[name].result)
         ]
         if offences:
-            raise PassError(report(program, offences, "choose parameters with a larger q_0"))
+            raise PassError(
+                report(program, offences, "choose parameters with a larger q_0, or fewer mask bits")
+            )
+        told = "is handed over with {:.2g} times the noise that its mask is made for"
+        offences = [
+            Offence(program.definitions[name], told.format(share), program.definitions[name].result)
+            for name, share in mask_noise(program, seen).items()
+            if share > 1
+        ]
+        if offences:
+            raise PassError(report(program, offences, "choose a larger scale"))
         self._check_noise(program, context, seen)
         return program
 

@@ -16,7 +16,7 @@ from hecompile.numeric.parameters import Parameters
 from hecompile.passbase import NOISE_SHARE, Context, Pass, register_pass
 from hecompile.passes.assign_scales import assign
 from hecompile.passes.insert_management import InsertManagement
-from hecompile.precision import predict_noise
+from hecompile.precision import mask_noise, predict_noise
 
 DEFAULT_NOISE = 5e-4
 """Noise allowed on outputs up to 1 where the user asks for no precision; larger ones have more."""
@@ -85,7 +85,9 @@ class ChooseParameters(Pass):
             return assign(manage(parameters, policies), parameters)
 
         def noise(planned: Program) -> float:
-            return max(n.bound for n in predict_noise(planned, seen))
+            # What masks do not hide is noise beyond the target too.
+            hidden = max(mask_noise(planned, seen).values(), default=0.0) / UNTRACED_SHARE
+            return max(target * hidden, *(n.bound for n in predict_noise(planned, seen)))
 
         target = self.target(program, context) * UNTRACED_SHARE
         best = ChainSearch(program, self.ring, target, plan, noise).best()

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hecompile.cuts import VIEWS, CutPrices, Cuts, plan_cuts
-from hecompile.errors import PassError
+from hecompile.errors import PassError, ProgramError
 from hecompile.ir import movement_ops as move
 from hecompile.ir import tensor_ops as tensor
 from hecompile.ir.operation import Value
 from hecompile.ir.program import Builder, Program
+from hecompile.numeric.masking import check_mask_bits
 from hecompile.packing.depth import Levels
 from hecompile.packing.splitting import split_polynomials
 from hecompile.passbase import Context, Pass, register_pass
@@ -53,6 +54,10 @@ class InsertRefresh(Pass):
         """
         if program.dialect != "tensor":
             raise PassError(f"{self.name}: run it before lower-to-slots")
+        try:
+            check_mask_bits(self.mask_bits)
+        except ProgramError as error:
+            raise PassError(f"{self.name}: {error}") from error
         last = self.levels if self.last is None else self.last
         if self._keeps(program, last):
             return program

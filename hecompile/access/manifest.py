@@ -17,6 +17,7 @@ from hecompile.access.policy_io import policy_from_json, policy_to_json
 from hecompile.access.records import Place, Record, canonical_json, parse_json
 from hecompile.errors import HecompileError, InputError, IntegrityError
 from hecompile.files import sha256_bytes
+from hecompile.numeric.masking import FEWEST_MASK_BITS
 
 MANIFEST_FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -210,7 +211,7 @@ def parse_statement(data: bytes) -> Manifest:
             [port.name for port in manifest.io.outputs],
             refreshes=manifest.refresh.count,
             encrypted_model=manifest.encrypted_model if manifest.files else None,
-            unmasked=manifest.refresh.count > 0 and manifest.refresh.mask_bits == 0,
+            unmasked=(manifest.refresh.count > 0 and manifest.refresh.mask_bits < FEWEST_MASK_BITS),
         )
     except InputError as error:
         raise IntegrityError(f"the manifest's policy cannot be enforced: {error}") from error

@@ -1,4 +1,7 @@
-"""Refreshes without masks: for key holders who own the model, and so may see what it computes."""
+"""Refreshes with no masks, or with masks of too few bits to hide anything.
+
+They are for key holders who own the model, and so may see what it computes.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from hecompile.access.policy import (
     role_paths,
 )
 from hecompile.errors import InputError
+from hecompile.numeric.masking import FEWEST_MASK_BITS
 
 _OWNS = (Action.OWN, Action.ENCRYPT)
 """Actions on the model that only its owner has: whoever encrypts the weights has them."""
@@ -31,7 +35,7 @@ def subjects(policy: Policy) -> Iterable[tuple[str, str, tuple[str, ...]]]:
 
 
 def check_unmasked(policy: Policy) -> None:
-    """Refuse refreshes without masks unless everybody near the secret key owns the model.
+    """Refuse refreshes with masks of too few bits unless whoever is near the secret key owns it.
 
     A refreshed value without a mask is an intermediate value of the model, in clear for whoever
     refreshes and for whoever has the secret key and gets hold of a request.
@@ -47,9 +51,10 @@ def check_unmasked(policy: Policy) -> None:
             place = f"{where}: " if where else ""
             raise InputError(
                 f"{place}{who} may {opens.action} {opens.object} ({' -> '.join(opens.path)}) and "
-                "does not own the model, whose intermediate values masks of 0 bits do not hide: "
+                "does not own the model, whose intermediate values masks of fewer than "
+                f"{FEWEST_MASK_BITS} bits do not hide: "
                 f"grant role '{opens.path[-1]}' the action 'own' on 'model' if the model is its "
-                "own, or compile with --mask-bits of 1 or more"
+                f"own, or compile with --mask-bits of {FEWEST_MASK_BITS} or more"
             )
 
 

@@ -17,6 +17,7 @@ from hecompile.ir import he_ops, tensor_ops
 from hecompile.ir.program import Program
 from hecompile.ir.public import has_weights, public_form
 from hecompile.npz import npz_bytes
+from hecompile.numeric.masking import FEWEST_MASK_BITS
 from hecompile.report import Report
 from hecompile.runtime.context import library_versions
 from hecompile.runtime.model_weights import OWNER_FILE, owner_bytes
@@ -51,7 +52,7 @@ class PolicyChoice:
             self.outputs,
             refreshes=len({op.group for op in refreshes}),
             encrypted_model=has_weights(program),
-            unmasked=any(op.mask_bits == 0 for op in refreshes),
+            unmasked=any(op.mask_bits < FEWEST_MASK_BITS for op in refreshes),
         )
 
 
@@ -68,7 +69,7 @@ def prepare_policy(
         policy: The policy, the path of one, or None for the built-in one.
         model: The model's tensor program.
         encrypt_model: Whether its weights will be encrypted.
-        unmasked: Whether refreshes will have no masks.
+        unmasked: Whether refreshes will have no masks, or such of too few bits.
 
     Raises:
         InputError: the policy cannot be read or does not fit the model.

@@ -77,9 +77,9 @@ if TYPE_CHECKING:
     "--mask-bits",
     type=int,
     metavar="BITS",
-    help="Refreshed values are masked so that what the key holder sees depends on them by a "
-    "statistical distance of 2^-BITS at most; by default 40. 0, no masks, needs a policy "
-    "under which whoever holds the secret key or refreshes owns the model.",
+    help="Refreshed values are masked so that all that the key holder sees of an evaluation "
+    "depends on them by a statistical distance of 2^-BITS at most; by default 40. Below 20 it "
+    "needs a policy under which whoever holds the secret key or refreshes owns the model.",
 )
 @click.option("--max-key-memory", metavar="SIZE", help="Most memory of evaluation keys: 500MB.")
 @click.option(

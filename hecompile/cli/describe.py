@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Report = Mapping[str, Any]
 
+PROCESS_BYTES = 110 * 10**6
+"""Memory of an evaluating process beside keys, weights and ciphertexts, at least about."""
+
 
 def policy_document(policy: Policy) -> dict[str, object]:
     """Who may do what, as JSON values."""
@@ -98,8 +101,9 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ),
         (
             "predicted memory",
-            f"{console.size(report['predicted_memory_bytes'])} on the evaluator "
-            f"(weights {console.size(report['weight_bytes'])})",
+            f"{console.size(report['predicted_memory_bytes'])} of keys, weights and ciphertexts on "
+            f"the evaluator (weights {console.size(report['weight_bytes'])}); each process "
+            f"takes {console.size(PROCESS_BYTES)} or more beside that",
         ),
         ("Galois keys", f"{report['galois_keys']}, {console.size(report['galois_key_bytes'])}"),
         (
@@ -110,13 +114,14 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             f"{report['predicted_load_seconds']:.1f} s to load with the weights",
         ),
         (
-            "client",
+            "client and key holder" if rounds else "client",
             f"sends {console.size(report['upload_bytes'])}, "
             f"receives {console.size(report['download_bytes'])}",
         ),
         (
             "ciphertexts",
-            f"{console.size(report['input_bytes'])} in, {console.size(report['output_bytes'])} out",
+            f"an evaluation's inputs take {console.size(report['input_bytes'])} of the evaluator's "
+            f"memory, its outputs {console.size(report['output_bytes'])}",
         ),
         ("calibration", console.counted(report["calibration_samples"], "sample")),
     ]

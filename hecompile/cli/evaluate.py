@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,9 @@ from hecompile.errors import IntegrityError, UsageError
 if TYPE_CHECKING:
     from hecompile.runtime.evaluator import Evaluation, Evaluator
     from hecompile.runtime.profiling import Profiler
+
+REQUEST_SUFFIX = ".request"
+STATE_SUFFIX = ".state"
 
 
 @click.command("evaluate")
@@ -68,7 +71,8 @@ def command(
 
     Where the program needs the key holder, OUT.hect.request and OUT.hect.state are written instead
     of OUT.hect. Send the request to `hecompile refresh`, then go on with --resume OUT.hect.state
-    --response RESPONSE. The state holds the masks: it is private to the evaluator.
+    --response RESPONSE, which removes the state and the request that it used. The state holds the
+    masks: it is private to the evaluator.
     """
     begins = encrypted is not None and resume is None and response is None
     goes_on = encrypted is None and resume is not None and response is not None
@@ -168,8 +172,8 @@ class _Files:
     def beside(cls, output: Path) -> _Files:
         return cls(
             output,
-            output.with_name(f"{output.name}.request"),
-            output.with_name(f"{output.name}.state"),
+            output.with_name(f"{output.name}{REQUEST_SUFFIX}"),
+            output.with_name(f"{output.name}{STATE_SUFFIX}"),
         )
 
 
@@ -189,6 +193,7 @@ def _finish(
         # The state first: a request whose masks are lost could not be used.
         write_parts(files.state, [outcome.state for outcome in outcomes], 0o600)
         written = write_parts(files.request, [outcome.request for outcome in outcomes])
+        _remove_used(resumed, {files.state, files.request})
         document = {
             "status": "refresh",
             "request": str(files.request),
@@ -202,8 +207,22 @@ def _finish(
         console.result(document, text, as_json)
         return
     written = write_parts(files.output, [outcome.output for outcome in outcomes])
-    if resumed is not None:
-        # It holds the masks, and nothing needs it any more.
-        resumed.unlink(missing_ok=True)
+    _remove_used(resumed, {files.output})
     document = {"status": "done", "output": str(files.output), "bytes": written}
     console.result(document, f"wrote {files.output}: {console.size(written)}", as_json)
+
+
+def _remove_used(state: Path | None, written: Collection[Path]) -> None:
+    """Remove a state that was gone on from, and its request, unless they were just written.
+
+    The state holds the masks of a request that is answered, so nothing needs either any more.
+    """
+    if state is None:
+        return
+    used = [state]
+    if state.name.endswith(STATE_SUFFIX):
+        used.append(state.with_name(state.name.removesuffix(STATE_SUFFIX) + REQUEST_SUFFIX))
+    kept = {path.resolve() for path in written}
+    for path in used:
+        if path.resolve() not in kept:
+            path.unlink(missing_ok=True)

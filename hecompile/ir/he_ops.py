@@ -12,6 +12,7 @@ from typing import ClassVar
 from hecompile.errors import ProgramError
 from hecompile.ir.operation import Operation, Symbol, Value, attribute, operand, register_operation
 from hecompile.ir.types import CipherType, Layout, PlainType, Type
+from hecompile.numeric.masking import check_mask_bits
 
 
 def cipher_type(value: Value) -> CipherType:
@@ -283,8 +284,9 @@ class Refresh(Operation):
         period: slots after which the result repeats; 0 for those of the one operand.
         gather: constant (2, period) that names for each slot of the result an operand, or -1 for
             zero, and a slot of that operand; None for the slots of the one operand as they are.
-        mask_bits: what the key holder sees of two programs' runs differs by a statistical
-            distance of 2**-mask_bits at most, see `numeric.masking`.
+        mask_bits: what the key holder sees of two runs of the program, in all their refreshes
+            together, differs by a statistical distance of 2**-mask_bits at most, see
+            `numeric.masking`; 0 to 64, and 0 hides nothing.
         group: refreshes with one group number travel in one round.
     """
 
@@ -299,12 +301,14 @@ class Refresh(Operation):
         """Two polynomials, the period that is stated.
 
         Raises:
-            ProgramError: there is no operand, or several and nothing says what is taken of each.
+            ProgramError: there is no operand, or several and nothing says what is taken of each;
+                or the mask bits are out of range.
         """
         if not self.xs or (self.gather is None and (len(self.xs) > 1 or self.period)):
             raise ProgramError("he.refresh without gather takes one operand, and its period")
         if self.gather is not None and self.period < 1:
             raise ProgramError("he.refresh with gather states the period of its result")
+        check_mask_bits(self.mask_bits)
         return CipherType(self.period or structure(*self.xs).period)
 
 

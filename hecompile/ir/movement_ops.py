@@ -11,6 +11,7 @@ import numpy as np
 from hecompile.errors import ProgramError
 from hecompile.ir.operation import Symbol, Value, attribute, operand, register_operation
 from hecompile.ir.tensor_ops import TensorOperation, Unary, need, tensor_type
+from hecompile.numeric.masking import check_mask_bits
 
 
 @register_operation
@@ -59,6 +60,15 @@ class Refresh(Unary):
     name: ClassVar[str] = "tensor.refresh"
     mask_bits: int = attribute(default=40)
     group: int = attribute(default=0)
+
+    def shape(self) -> tuple[int, ...]:
+        """The operand's shape.
+
+        Raises:
+            ProgramError: the mask bits are out of range.
+        """
+        check_mask_bits(self.mask_bits)
+        return super().shape()
 
 
 @register_operation

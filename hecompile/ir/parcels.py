@@ -3,12 +3,15 @@
 Two values x and y go as x + X**(N/2) * y, which is exact and takes no level: X**(N/2) is i or -i in
 every slot, and slots are real, so that the two lie in orthogonal halves of the coefficients. What
 one of them has of noise in imaginary parts comes out as noise of the other.
+
+The mask_bits of refreshes are about all that goes up in an evaluation: statistical distances add
+up, so each of n masked ciphertexts is masked with ceil(log2(n)) bits more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Value
@@ -22,7 +25,8 @@ class Parcel:
     Attributes:
         values: One, or two at one level: the real part, then the imaginary.
         bounds: The largest absolute slot of each; None where it is not known.
-        mask_bits: The most bits that a refresh of one of them asks for.
+        mask_bits: Bits of its own mask: the most that a refresh of one of them asks for, and those
+            that make up for the number of ciphertexts; 0 where none is asked for.
     """
 
     values: tuple[Value, ...]
@@ -42,7 +46,14 @@ def parcels(program: Program) -> dict[int, tuple[Parcel, ...]]:
             before = known.get(x)
             bits = max(op.mask_bits, before.mask_bits if before else 0)
             known[x] = Parcel((x,), (bound,), bits)
-    return {group: _joined(known.values()) for group, known in single.items()}
+    joined = {group: _joined(known.values()) for group, known in single.items()}
+    masked = sum(parcel.mask_bits > 0 for found in joined.values() for parcel in found)
+    more = (masked - 1).bit_length() if masked else 0
+    return {group: tuple(_with_more(one, more) for one in found) for group, found in joined.items()}
+
+
+def _with_more(parcel: Parcel, bits: int) -> Parcel:
+    return replace(parcel, mask_bits=parcel.mask_bits + bits) if parcel.mask_bits else parcel
 
 
 def _joined(single: Iterable[Parcel]) -> tuple[Parcel, ...]:

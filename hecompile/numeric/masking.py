@@ -8,8 +8,9 @@ coefficients. Slots that repeat with a period of P leave 2P coefficients that ar
 noise has N coefficients, with a 1-norm of at most sqrt(N) times its root mean square in the slots.
 Two values in one ciphertext are orthogonal (`ir.parcels`): their 2-norms combine as the sides of a
 right angle, in the 2P coefficients of the longer period.
-Distances add up: of all ciphertexts of an evaluation that go up, the key holder sees what differs
-by at most their number times 2**-mask_bits.
+Distances add up: what the key holder sees of all n ciphertexts of an evaluation that go up differs
+by at most n times what it sees of one. So that all of them together keep within 2**-mask_bits of a
+refresh, each is masked with ceil(log2(n)) bits more (`ir.parcels`).
 
 Only what goes up needs the room. The key holder's answer may wrap around its modulus: evaluator and
 key holder compute modulo each prime, so that the mask is taken off exactly (`runtime.rounds`).
@@ -21,6 +22,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from hecompile.errors import ProgramError
+
 NOISE_SHARE = 1.0 / 64.0
 """Largest root mean square of the noise that the masks hide, as a share of the bound."""
 
@@ -29,6 +32,26 @@ BELOW_TOP = 2
 
 There is a public key that encrypts zero up to that level, see `runtime.rounds`.
 """
+
+
+MOST_MASK_BITS = 64
+"""Most bits of hiding that a refresh may ask for."""
+
+FEWEST_MASK_BITS = 20
+"""Fewer bits of hiding count as none."""
+
+MOST_SLOT_BITS = 100.0
+"""Largest slots of masked values, times the scale, that are computed with exactly."""
+
+
+def check_mask_bits(bits: int) -> None:
+    """Refuse bits of hiding that nothing could be planned with.
+
+    Raises:
+        ProgramError: they are below 0 or above `MOST_MASK_BITS`.
+    """
+    if not 0 <= bits <= MOST_MASK_BITS:
+        raise ProgramError(f"masks have 0 to {MOST_MASK_BITS} bits, not {bits}")
 
 
 class Content(NamedTuple):
@@ -61,4 +84,40 @@ def mask_bits_needed(ring: int, contents: Sequence[Content], mask_bits: int) -> 
 def modulus_bits_needed(ring: int, contents: Sequence[Content], mask_bits: int) -> float:
     """Bits of a modulus in which what is masked does not wrap around, a margin included."""
     largest = mask_bits_needed(ring, contents, mask_bits)
-    return math.log2(2.0**largest + 2 * sum(one.size for one in contents)) + 1.01
+    values = 1 + math.log2(sum(one.size for one in contents))
+    high, low = max(largest, values), min(largest, values)
+    return high + math.log2(1 + 2.0 ** (low - high)) + 1.01
+
+
+class Room(NamedTuple):
+    """What a masked ciphertext takes.
+
+    Attributes:
+        modulus: bits of a modulus in which it does not wrap around.
+        slots: bits of its largest slots, times the larger of its scale and its results'.
+    """
+
+    modulus: float
+    slots: float
+
+    def lacking(self, modulus_bits: float) -> float:
+        """Bits by which it is too large for a modulus or for exact slots; at most 0 if it fits."""
+        return max(self.modulus - modulus_bits, self.slots - MOST_SLOT_BITS)
+
+
+def room_needed(
+    ring: int, contents: Sequence[Content], mask_bits: int, growth_bits: float = 0.0
+) -> Room:
+    """What a refresh needs, for planning, for the compiler's checks and for the evaluator's.
+
+    Args:
+        ring: polynomial modulus degree N.
+        contents: one value, or the real and the imaginary one.
+        mask_bits: see `mask_bits_needed`.
+        growth_bits: binary logarithm of the largest result's scale over the smallest content's.
+    """
+    # A slot's standard deviation is M * sqrt(P / 3).
+    period = max(one.period for one in contents)
+    slots = mask_bits_needed(ring, contents, mask_bits) + math.log2(period) / 2 + 3
+    modulus = modulus_bits_needed(ring, contents, mask_bits)
+    return Room(modulus, slots + max(growth_bits, 0.0))

@@ -18,19 +18,11 @@ from hecompile.ir.operation import Operation, Value
 from hecompile.ir.parcels import Parcel, parcels
 from hecompile.ir.program import Program
 from hecompile.ir.verifier import Offence, report
-from hecompile.numeric.masking import (
-    BELOW_TOP,
-    Content,
-    mask_bits_needed,
-    modulus_bits_needed,
-)
+from hecompile.numeric.masking import BELOW_TOP, MOST_SLOT_BITS, Content, room_needed
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import SCALE_TOLERANCE
 
 REMEDY: Final = "compile the model again; the program does not fit its encryption parameters"
-
-MOST_SLOT_BITS: Final = 100.0
-"""Largest slots of masked values, times the scale, that are computed with exactly."""
 
 
 @dataclass(frozen=True)
@@ -190,29 +182,25 @@ def _refresh(program: Program, op: he.Refresh) -> Iterator[str]:
     gather_of(op, program)
     if program.parameters is None:
         return
-    if op.mask_bits < 0:
-        yield f"{op.mask_bits} bits are no mask"
     degree = program.parameters.poly_modulus_degree
     for parcel in parcels(program)[op.group]:
         if not set(parcel.values) & set(op.xs):
             continue
         x, found = " and ".join(map(str, parcel.values)), facts(parcel.values[0])
-        numbers = (degree, masked_contents(parcel), parcel.mask_bits)
         name = f"a mask of {parcel.mask_bits} bits"
+        least = min(facts(value).scale for value in parcel.values)
+        growth = math.log2(facts(op.defined).scale / least)
+        room = room_needed(degree, masked_contents(parcel), parcel.mask_bits, growth)
         # The response needs no room for its mask, which wraps around alike on both sides.
-        if modulus_bits_needed(*numbers) > math.log2(program.parameters.modulus(found.level)):
+        if room.modulus > math.log2(program.parameters.modulus(found.level)):
             yield f"{name} on {x} overflows the modulus of level {found.level}"
-        if parcel.mask_bits and found.level > program.parameters.levels - BELOW_TOP:
+        short = found.level + BELOW_TOP - program.parameters.levels
+        if parcel.mask_bits and short > 0:
             yield (
                 f"{x} is handed over at level {found.level}, where nothing hides where it comes"
-                f" from; at most {program.parameters.levels - BELOW_TOP} will do"
+                f" from; the chain needs {short} level{'s' if short > 1 else ''} more"
             )
-        # A slot's standard deviation is M * sqrt(P / 3).
-        period = max(one.period for one in numbers[1])
-        slot = mask_bits_needed(*numbers) + math.log2(period) / 2 + 3
-        least = min(facts(value).scale for value in parcel.values)
-        growth = max(math.log2(facts(op.defined).scale / least), 0.0)
-        if slot + growth > MOST_SLOT_BITS:
+        if room.slots > MOST_SLOT_BITS:
             yield f"{name} on {x} makes its slots larger than {MOST_SLOT_BITS:.0f} bits"
 
 

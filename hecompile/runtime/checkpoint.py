@@ -2,8 +2,8 @@
 
     "HECS" | version, 2 bytes | header length, 4 bytes | header | ciphertexts | SHA-256, 32 bytes
 
-The digest finds damage, not malice: the state holds the masks' seed, so whoever can change it can
-also read it. It belongs in a file of mode 0600.
+The digest finds damage, not malice: the state holds the seed of the masks of the request that
+waits, so whoever can change it can also read it. It belongs in a file of mode 0600.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Checkpoint:
         session: Identifier of the evaluation.
         samples: Number of samples in it.
         position: Operations done.
-        masks: The masks of this evaluation.
+        masks: The masks of the round that waits or comes next, and of no other: whoever goes on
+            from one state twice draws the masks of what follows anew.
     """
 
     program: str
@@ -62,6 +63,10 @@ class Checkpoint:
     def at(self, position: int) -> Self:
         """The same evaluation at another position."""
         return replace(self, position=position)
+
+    def with_new_masks(self) -> Self:
+        """The same evaluation with masks that nobody has seen, for its next round."""
+        return replace(self, masks=MaskSource())
 
     def to_bytes(self, context: Context, live: Mapping[str, Any], outputs: list[bytes]) -> bytes:
         """Write the checkpoint.

@@ -278,6 +278,7 @@ class Evaluation:
             self._live[cipher.name] = value
         self._position += len(waiting.response)
         self._waiting = None
+        self._checkpoint = self._checkpoint.with_new_masks()
 
     def output(self) -> bytes:
         """The output envelope.
@@ -293,7 +294,8 @@ class Evaluation:
     def checkpoint(self) -> bytes:
         """Write the state of an evaluation that waits for a refresh.
 
-        The bytes hold the masks' seed: keep them from the key holder (file mode 0600).
+        The bytes hold the seed of the request's masks: keep them from the key holder (file mode
+        0600).
 
         Raises:
             ProgramError: The evaluation does not wait.

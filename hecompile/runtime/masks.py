@@ -50,7 +50,7 @@ class MaskSource:
         more than 2**-81.
 
         Args:
-            name: No two masks of an evaluation may share it.
+            name: No two masks under one seed may share it.
             count: How many.
             size: A result of `mask_size`.
             every: Give each so many-th integer alone, from the first on.

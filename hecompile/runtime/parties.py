@@ -14,6 +14,7 @@ from hecompile.access.manifest import Manifest
 from hecompile.access.signing import PublicKey, TrustStore
 from hecompile.bundle.store import BundleFiles, open_bundle_files
 from hecompile.errors import IntegrityError
+from hecompile.ir import he_ops as he
 from hecompile.ir.constants import Array
 from hecompile.ir.program import Program
 from hecompile.runtime.client import Client
@@ -245,7 +246,8 @@ def read_program(files: BundleFiles, spec: ClientSpec) -> Program:
     """The encrypted program of a bundle.
 
     Raises:
-        IntegrityError: It is not the one that the client's specification is for.
+        IntegrityError: It is not the one that the client's specification is for, or hides less
+            than the manifest states.
     """
     server = read_server(files)
     program = load_program(server.program, server.constants, f"{files.path}/{PROGRAM_FILE}")
@@ -253,6 +255,13 @@ def read_program(files: BundleFiles, spec: ClientSpec) -> Program:
         raise IntegrityError(
             f"bundle {files.path}: client and server parts are of different programs; compile"
             " again."
+        )
+    stated = files.manifest.refresh.mask_bits
+    hidden = min((op.mask_bits for op in program.select(he.Refresh)), default=stated)
+    if hidden < stated:
+        raise IntegrityError(
+            f"bundle {files.path} promises masks of {stated} bits, and its program has some of"
+            f" {hidden}; have it compiled again."
         )
     return program
 

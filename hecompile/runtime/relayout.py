@@ -2,8 +2,10 @@
 
 Key holder and evaluator compute the same function, one of m + r, the other of r. It is linear but
 for rounding errors of small parts of an integer, so that their difference is the function of m. Its
-cosines have 34 bits: what they lack of the true ones is an error of 2**-34 of m, as both sides use
-the same. This module uses numpy only, so that generated programs can hold a copy of it.
+cosines have 33 bits: what they lack of the true ones is an error of 2**-33 of m, as both sides use
+the same. None of them is so near the middle of two such numbers that another machine's cosines
+could round to the other one; all else is exact, or rounded as IEEE 754 says. This module uses numpy
+only, so that generated programs can hold a copy of it.
 """
 
 from __future__ import annotations
@@ -26,10 +28,16 @@ from hecompile.runtime.wide import (
     total,
 )
 
+PROTOCOL = 1
+"""Number of this arithmetic: both sides must have the same, or masks leave noise of their size."""
+
 _SIGN = np.array([-1.0, 1.0])
 _DIGIT = 12
-_FINE = 34
-"""Products of digits of 12 bits, signed, and cosines of 34, 256 of them, add up exactly in 53."""
+_FINE = 33
+"""Products of digits of 12 bits, signed, and cosines of 34, 256 of them, add up exactly in 53.
+
+Of 34 bits, one cosine of a period of 256 is midway: machines would round it up or down.
+"""
 _LEAST = -10
 """Numbers are taken to so many bits after the point."""
 _SINGLE = 64
@@ -60,8 +68,7 @@ class Fourier:
             last = self._cosines(4 * columns[:, None] * columns * self._first)
             self._matrices.append(np.concatenate([last[0], -last[1]], axis=1))
         between = (4 * rows[:, None] + 1) * columns
-        turns = np.pi * (between % (4 * period)) / (2 * period)
-        parts = np.stack([np.cos(turns), np.sin(turns)])[:, None, None]
+        parts = self._cosines(between)[:, None, None]
         self._between = factor_of(parts), factor_of(parts * -_SIGN.reshape(2, 1, 1, 1, 1))
         place = np.empty(4 * period, dtype=np.int64)
         exponents = 4 * np.arange(period) + 1

@@ -12,11 +12,12 @@ from hecompile.ir.types import Interval, Layout
 from hecompile.numeric.parameters import Parameters
 from hecompile.preprocess import steps_from_list, steps_to_list
 from hecompile.runtime.ranges import Ranges
+from hecompile.runtime.relayout import PROTOCOL
 from hecompile.runtime.slot_runs import SlotRuns
 from hecompile.runtime.spec import CipherSpec, ClientSpec, InputSpec, OutputSpec, RefreshSpec
 
 FORMAT: Final = "hecompile-client"
-VERSION: Final = 3
+VERSION: Final = 4
 MAX_SPEC_BYTES: Final = 32 << 20
 _FIELDS: Final = (
     "format",
@@ -24,6 +25,7 @@ _FIELDS: Final = (
     "program",
     "parameters",
     "batch",
+    "relayout",
     "inputs",
     "outputs",
     "refreshes",
@@ -47,6 +49,7 @@ def spec_to_json(spec: ClientSpec) -> bytes:
         "program": spec.program,
         "parameters": spec.parameters.to_json(),
         "batch": spec.batch,
+        "relayout": PROTOCOL,
         "inputs": [_input_json(entry) for entry in spec.inputs],
         "outputs": [_output_json(entry) for entry in spec.outputs],
         "refreshes": [_refresh_json(entry) for entry in spec.refreshes],
@@ -70,6 +73,12 @@ def spec_from_json(data: bytes) -> ClientSpec:
             " hecompile or compile again."
         )
     document = Record.of(content, (), _complain, _FIELDS)
+    if document.integer("relayout") != PROTOCOL:
+        raise IntegrityError(
+            "the client specification has refreshes computed by other rules (number"
+            f" {document.integer('relayout')}, not {PROTOCOL}): evaluator and key holder need the"
+            " hecompile that compiled it, or compile again."
+        )
     try:
         return ClientSpec(
             document.text("program"),

@@ -14,7 +14,7 @@ from hecompile.frontend.refusals import REASONS
 from hecompile.frontend.site import CONVERTERS
 from tests.conformance.encrypted import check_encrypted, sample
 from tests.conformance.node_tests import OPERATORS, Outcome, judge, node_tests
-from tests.conformance.packed import OPTIONS, PACKING, judge_packed
+from tests.conformance.packed import EXCEPTIONS, OPTIONS, PACKING, TOLERANCE, judge_packed
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operators.md"
 
@@ -27,12 +27,14 @@ Written by `make operators`; do not edit. It runs the node tests of the ONNX sta
 - **Tensor**: import, the tensor passes up to the unrolling of recurrent layers, and the exact
   interpreter of tensor programs. The outputs are the expected ones, but for rounding.
 - **Slots**: all passes down to packed slots, activations as polynomials of degree {degree}, and
-  the interpreter of slot programs. Packing changes nothing (less than {packing:g}), and the outputs
-  are the expected ones within the error that the compiler states for the polynomials; without
-  activations, but for rounding.
+  the interpreter of slot programs, on inputs that calibration has not seen. Packing changes nothing
+  (less than {packing:g}), and the outputs are the expected ones, but for rounding and what
+  polynomials change: no more than the compiler states for them, and no more than {tolerance:g},
+  but for {exceptions} tests listed below with tolerances of their own.
 - **Encrypted**: the smallest test that applies, compiled, and run by client, evaluator and key
-  holder with fresh keys at 128 bits. The decrypted outputs keep within the bound that the compiler
-  predicts. `make test-slow` does so for every test that applies.
+  holder with fresh keys at 128 bits, on inputs that calibration has not seen. The noise and the
+  whole error of the decrypted outputs keep within the bounds that the compiler predicts for them.
+  `make test-slow` does so for every test that applies.
 
 A node test does not say which inputs are secret, so each choice is tried: all inputs of real
 numbers, and each of them alone, the others being weights. A test is passed if some choice compiles
@@ -49,8 +51,16 @@ Tests that end in `_expanded` write an operator by means of others, and are refu
 
 _CLIENT = """
 At the very end of a model the client computes {heads} after decryption,
-and what only moves elements behind them. Operators whose inputs are all constants are computed at
-compile time, as are Shape and Size of anything.
+and what only moves elements behind them, exactly: their node tests judge no polynomial. Operators
+whose inputs are all constants are computed at compile time, as are Shape and Size of anything.
+
+## Tests with a tolerance of their own
+
+With polynomials of degree {degree} for every activation; a `--precision` chooses higher ones.
+
+| Tests | Tolerance | Why |
+|---|---|---|
+{exceptions}\
 
 ## Refused by name
 
@@ -78,6 +88,8 @@ def document(outcomes: Iterable[Outcome], packed: Collection[str]) -> str:
         version=onnx.__version__,
         degree=OPTIONS.degree,
         packing=PACKING,
+        tolerance=TOLERANCE,
+        exceptions=len(EXCEPTIONS),
         passed=sum(not outcome.wrong for outcome in applicable),
         applicable=len(applicable),
         packed=len(packed),
@@ -88,7 +100,11 @@ def document(outcomes: Iterable[Outcome], packed: Collection[str]) -> str:
     )
     rows = [_row(operator, by_operator[operator], packed) for operator in sorted(OPERATORS)]
     heads = sorted(HEADS)
-    client = _CLIENT.format(heads=f"{', '.join(heads[:-1])} and {heads[-1]}")
+    client = _CLIENT.format(
+        heads=f"{', '.join(heads[:-1])} and {heads[-1]}",
+        degree=OPTIONS.degree,
+        exceptions="".join(_exceptions()),
+    )
     return head + "".join(rows) + client + "".join(_refusals())
 
 
@@ -105,6 +121,15 @@ def _row(operator: str, outcomes: list[Outcome], packed: Collection[str]) -> str
     whole = len(applicable)
     told = told.replace("|", "/")
     return f"| {operator} | {passed} of {whole} | {slots} of {whole} | {name} | {told} |\n"
+
+
+def _exceptions() -> Iterable[str]:
+    """The tests with a tolerance of their own, those with the same one and reason together."""
+    families: dict[tuple[float, str], list[str]] = defaultdict(list)
+    for name, entry in EXCEPTIONS.items():
+        families[entry].append(f"`{name}`")
+    for (tolerance, why), names in sorted(families.items()):
+        yield f"| {', '.join(names)} | {tolerance:g} | {why} |\n"
 
 
 def _refusals() -> Iterable[str]:

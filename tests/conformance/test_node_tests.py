@@ -8,9 +8,10 @@ from functools import cache
 import onnx
 import pytest
 
+from hecompile.config import CompileOptions
 from tests.conformance.encrypted import check_encrypted, sample
 from tests.conformance.node_tests import OPERATORS, NodeTest, Outcome, judge, node_tests
-from tests.conformance.packed import judge_packed
+from tests.conformance.packed import EXCEPTIONS, judge_packed
 from tests.conformance.table import DOCUMENT, document
 
 LEAST_PASSED = 284
@@ -25,6 +26,17 @@ NONE_APPLIES = {
 
 DEEP = frozenset({"Erf", "GRU", "LSTM", "Mish", "RNN"})
 """Operators whose smallest test takes a second or more to compile and run encrypted."""
+
+RECURRENT = ("GRU", "LSTM", "RNN")
+
+ACTIVATIONS = (
+    *("Celu", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu"),
+    *("Relu", "Selu", "Softplus", "Softsign", "Swish", "Tanh"),
+)
+"""Operators that become polynomials even at the end of a model."""
+
+STRAIGHT = frozenset({"gru_reverse", "simple_rnn_bidirectional"})
+"""Tests of recurrent operators whose activations are straight lines, but for 2e-5."""
 
 
 @cache
@@ -59,6 +71,25 @@ def test_operator_in_slots(operator: str) -> None:
         assert packed.passed, f"{test}: {packed.refused}"
 
 
+@pytest.mark.parametrize("operator", RECURRENT)
+def test_straight_lines_in_recurrent_operators_are_noticed(operator: str) -> None:
+    tests = {test.name: test for test in applicable(operator) if test.name not in STRAIGHT}
+    assert len(tests) >= 5
+    for name, test in tests.items():
+        assert judge_packed(test, options=CompileOptions(degree=1)).wrong, name
+
+
+@pytest.mark.parametrize("operator", ACTIVATIONS)
+def test_straight_lines_for_activations_are_noticed(operator: str) -> None:
+    test = sample(outcomes_of(operator))
+    assert test is not None
+    assert judge_packed(test, options=CompileOptions(degree=1)).wrong, test
+
+
+def test_exceptions_are_node_tests() -> None:
+    assert {outcome.test.name for outcome in all_outcomes() if outcome.applies} >= {*EXCEPTIONS}
+
+
 @pytest.mark.parametrize("operator", sorted(OPERATORS - NONE_APPLIES.keys() - DEEP))
 def test_operator_encrypted(operator: str) -> None:
     test = sample(outcomes_of(operator))
@@ -78,7 +109,7 @@ def test_count() -> None:
     assert count >= LEAST_PASSED
 
 
-@pytest.mark.parametrize("operator", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("operator", RECURRENT)
 def test_all_node_tests_of_recurrent_operators_apply(operator: str) -> None:
     own = outcomes_of(operator)
     assert len(own) >= 6

@@ -35,6 +35,12 @@ from tests.encrypted.runtime_parties import make_parties
 
 OPTIONS = CompileOptions(degree=7)
 CALIBRATION = 64
+UNSEEN = 8
+"""Samples that are judged on and calibration has not seen."""
+
+MOST_CHANGED = 0.25
+"""Error of the polynomials, of the largest output, beyond which a model is refused."""
+
 RING = 4096
 PACKING = 1e-6
 """Largest change by packing, relative where values exceed 1."""
@@ -94,21 +100,22 @@ def _reason(error: HecompileError) -> str:
 def judge_slots(model: RandomModel) -> None:
     """Compare onnxruntime with the slot interpreter, after every pass down to slots.
 
-    Packing may not change anything, and polynomials no more than the compiler states for them on
-    the samples. Where they change all, the compiler would refuse the model, and so does this.
+    Both answer samples that calibration has not seen. Packing may not change anything, and
+    polynomials no more than the compiler states for them. Where they change much, this refuses
+    the model, and refusals are counted: at all of the outputs' size the compiler does so too.
     """
     samples = model.samples(CALIBRATION)
     program = import_onnx(model.proto)
     polynomial = tensor_pipeline(OPTIONS).run(program, Context(samples))
     slots = slot_planning(RING, OPTIONS).run(polynomial, Context(samples))
     budget = Reference.of(program, Calibration(samples, samples)).budget(polynomial)
-    few = {name: array[:8] for name, array in samples.items()}
+    few = model.samples(UNSEEN, seed=1)
     raw = run_program_slots(slots, few)
     for label, exact in run_tensor(polynomial, few).items():
         change = np.abs(raw[label] - exact) / np.maximum(1.0, np.abs(exact))
         assert change.max(initial=0.0) <= PACKING, f"packing changes {label} by {change.max():.2g}"
-    if budget.approximation > budget.magnitude:
-        raise CompileError("polynomials of this degree change the outputs by all of their size")
+    if budget.approximation > MOST_CHANGED * budget.magnitude:
+        raise CompileError("polynomials of this degree change the outputs by much of their size")
     _compare(program, model.answers(few), raw, budget.approximation + budget.reference)
 
 

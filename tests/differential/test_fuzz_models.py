@@ -7,11 +7,13 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from hecompile.config import CompileOptions
+from tests.differential import fuzz_judge
 from tests.differential.fuzz_judge import Tally, judge_encrypted, judge_slots
 from tests.differential.random_graphs import RandomModel
 from tests.differential.random_models import STEPS, models
 
-IN_SLOTS = 120
+IN_SLOTS, FEW_IN_SLOTS = 120, 50
 ENCRYPTED, GROUPS = 500, 20
 MOST_REFUSED = 0.05
 """Share of the models that may be refused; the generator draws nothing that should be."""
@@ -41,6 +43,11 @@ def judged(judge: Callable[[RandomModel], None], count: int, number: int = 0) ->
 def test_random_models_in_slots() -> None:
     tally = judged(judge_slots, IN_SLOTS)
     assert tally.share <= MOST_REFUSED, tally
+
+
+def test_straight_lines_for_activations_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_judge, "OPTIONS", CompileOptions(degree=1))
+    assert judged(judge_slots, FEW_IN_SLOTS).share > MOST_REFUSED
 
 
 @pytest.mark.slow

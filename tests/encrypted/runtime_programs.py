@@ -130,9 +130,14 @@ def polynomial_program(weights: Array, batch: int = 2) -> Program:
     return write.finish()
 
 
-def refresh_program(bound: float = 4.0, mask_bits: int = 10) -> Program:
+POWER = Parameters(8192, (60, 40, 40, 60), 40)
+
+
+def refresh_program(
+    bound: float = 4.0, mask_bits: int = 10, parameters: Parameters = POWER
+) -> Program:
     """y = x**8 by three squarings, two values refreshed in one group, then x**2 + x**8."""
-    write = Writer(Parameters(8192, (60, 40, 40, 60), 40), "power")
+    write = Writer(parameters, "power")
     layout = Layout(0, 4)
     x = write.input("x", 4, 4, 2)
     square = write.rescale(write.same(he.Relinearize(x=write.mul(x, x)), polynomials=2))

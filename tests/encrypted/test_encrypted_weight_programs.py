@@ -40,7 +40,7 @@ def refreshing() -> Program:
 
     The products with v and u are summed with three polynomials before their relinearization.
     """
-    write = Writer(Parameters(8192, (36, 30, 30, 46), 30), "refreshing")
+    write = Writer(Parameters(8192, (36, 30, 30, 30, 46), 30), "refreshing")
 
     def weight(source: str, values: list[float], level: int) -> Value:
         symbol = write.builder.constant(np.array(values), source)

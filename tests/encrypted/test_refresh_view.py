@@ -1,9 +1,10 @@
 """What the key holder sees of refreshed values, with masks of so few bits that it could show.
 
 A mask of k bits lets nobody tell two values within the bound apart with an advantage of more than
-2**-k. Here all travel in pairs. Of shifted uniform distributions the best test is whether what is
-seen is possible under the one value only, so its success, counted over many evaluations, measures
-the advantage itself.
+2**-k, and the masks of an evaluation together keep to the bits that its refreshes ask for. Here all
+travel in pairs. Of shifted uniform distributions the best test is whether what is seen is possible
+under the one value only, so its success, counted over many evaluations, measures the advantage
+itself.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from tests.encrypted.test_runtime_refresh import Seen, exact
 Pair = tuple[float, float]
 
 BITS = 4
+"""Of each ciphertext; eight of them make 1 bit for an evaluation."""
 RUNS = 48
 WHOLE_RUNS = 8
 VALUES = 16
 CIPHERTEXTS = VALUES // 2
+ASKED = BITS - 3
 BOUND = 1.0
 PERIODS = (1,) * VALUES
 DEGREE = SHALLOW.poly_modulus_degree
@@ -42,7 +45,7 @@ SAMPLES = RUNS * CIPHERTEXTS
 @pytest.fixture(scope="module")
 def parties() -> Parties:
     table = random_gather(np.random.default_rng(1), PERIODS, 1)
-    return make_parties(round_program(PERIODS, [table], SHALLOW, BITS, bound=BOUND))
+    return make_parties(round_program(PERIODS, [table], SHALLOW, ASKED, bound=BOUND))
 
 
 def seen(parties: Parties, pair: Pair, runs: int) -> Iterator[Seen]:
@@ -90,6 +93,21 @@ def test_two_pairs_cannot_be_told_apart_beyond_the_bound(parties: Parties) -> No
         assert expected <= 2.0**-BITS
         assert abs(found - expected) < 4.5 * deviation(expected)
         assert found < 2.0**-BITS
+
+
+def test_a_whole_evaluation_keeps_the_promise(parties: Parties) -> None:
+    """The best test looks at every ciphertext of an evaluation, whose values are all this pair."""
+    reach = SIZE - BOUND * SCALE
+    told = []
+    for x in (BOUND, -BOUND):
+        found = coefficients(parties, (x, -x)).reshape(RUNS, -1, 2) * (x, -x)
+        told.append((found > reach).any(axis=(1, 2)).mean())
+        other = coefficients(parties, (-x, x)).reshape(RUNS, -1, 2) * (x, -x)
+        assert not (other > reach).any()
+    expected = 1.0 - (1.0 - BOUND * SCALE / SIZE) ** (2 * CIPHERTEXTS)
+    assert expected <= 2.0**-ASKED
+    for share in told:
+        assert abs(share - expected) < 4.5 * math.sqrt(expected * (1 - expected) / RUNS)
 
 
 def test_the_same_count_tells_that_masks_are_too_small(

@@ -34,6 +34,7 @@ from hecompile.backends import find_backend
 from hecompile.bundle.store import write_bundle
 from hecompile.errors import AccessDeniedError, IntegrityError, UsageError
 from hecompile.ir.program import Program
+from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.parties import CONSTANTS_FILE, SPEC_FILE, Bundle, open_bundle
 from hecompile.runtime.serial import ciphertext_limit
 from hecompile.runtime.spec import ClientSpec, InputSpec, OutputSpec, spec_from_program
@@ -60,6 +61,15 @@ CLINIC = Policy(
 )
 
 
+MASK_BITS = 20
+NOISE = 1e-4
+"""Much more than scales of 30 bits leave."""
+
+
+def masked_program(mask_bits: int = MASK_BITS) -> Program:
+    return refresh_program(4.0, mask_bits, Parameters(8192, (60, 30, 30, 60), 30))
+
+
 def ports(
     spec: ClientSpec, entries: tuple[InputSpec, ...] | tuple[OutputSpec, ...]
 ) -> tuple[Port, ...]:
@@ -67,7 +77,9 @@ def ports(
     return tuple(Port(e.label, e.dims, len(e.ciphertexts), limit, 2) for e in entries)
 
 
-def write(folder: Path, policy: Policy, program: Program, spec: ClientSpec) -> SigningKey:
+def write(
+    folder: Path, policy: Policy, program: Program, spec: ClientSpec, stated: int = MASK_BITS
+) -> SigningKey:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, unused=np.zeros(1))
     manifest = Manifest(
@@ -78,7 +90,7 @@ def write(folder: Path, policy: Policy, program: Program, spec: ClientSpec) -> S
         io=IoContract(ports(spec, spec.inputs), ports(spec, spec.outputs)),
         galois_steps=(),
         policy=policy,
-        refresh=RefreshInfo(1, 10),
+        refresh=RefreshInfo(1, stated),
         predicted_error=1e-6,
         versions=Versions("0", "0", "0"),
     )
@@ -111,7 +123,7 @@ class Clinic:
 
 def make(folder: Path, policy: Policy) -> Clinic:
     folder.mkdir(exist_ok=True)
-    program = refresh_program()
+    program = masked_program()
     key = write(folder / "bundle", policy, program, spec_from_program(program))
     return Clinic(folder / "bundle", key, folder / "audit" / "log")
 
@@ -137,7 +149,7 @@ def test_four_parties_each_do_their_part(clinic: Clinic, keys: Path) -> None:
     evaluation.accept(clinic.open("safe").custodian(keys / "secret").refresh(request))
     assert evaluation.advance() is None
     result = clinic.open("bea").custodian(keys / "secret").decrypt(evaluation.output())
-    assert np.abs(result.raw["y"] - (X**8 + X**2)).max() < 1e-7
+    assert np.abs(result.raw["y"] - (X**8 + X**2)).max() < NOISE
     assert set(clinic.decisions()) == {
         ("ann", "encrypt", "allow"),
         ("server", "evaluate", "allow"),
@@ -180,7 +192,7 @@ def test_denial_comes_before_the_key_is_looked_for(clinic: Clinic, tmp_path: Pat
 
 def test_run_as_one_user_lets_others_play_their_parties(clinic: Clinic) -> None:
     result = clinic.open("cyd").run({"x": X})
-    assert np.abs(result.raw_outputs["y"] - (X**8 + X**2)).max() < 1e-7
+    assert np.abs(result.raw_outputs["y"] - (X**8 + X**2)).max() < NOISE
     assert clinic.decisions() == [
         ("cyd", "encrypt", "allow"),
         ("cyd", "decrypt", "allow"),
@@ -196,7 +208,7 @@ def test_without_a_user_the_only_one_is_taken(clinic: Clinic, keys: Path, tmp_pa
     with pytest.raises(UsageError, match="say who asks to encrypt with --as USER"):
         clinic.open().client(keys)
     alone = make(tmp_path / "alone", single_owner_policy(["x"], ["y"]))
-    assert np.abs(alone.open().run({"x": X}).raw_outputs["y"] - (X**8 + X**2)).max() < 1e-7
+    assert np.abs(alone.open().run({"x": X}).raw_outputs["y"] - (X**8 + X**2)).max() < NOISE
     assert {user for user, _, _ in alone.decisions()} == {"owner", "cloud"}
 
 
@@ -270,9 +282,20 @@ def test_if_the_decision_cannot_be_logged_it_is_no(clinic: Clinic, keys: Path) -
 
 
 def test_parts_of_different_programs_are_refused(tmp_path: Path, keys: Path) -> None:
-    program = refresh_program()
+    program = masked_program()
     spec = replace(spec_from_program(program), program="0" * 64)
     key = write(tmp_path / "bundle", CLINIC, program, spec)
     bundle = Clinic(tmp_path / "bundle", key, tmp_path / "log").open("server")
     with pytest.raises(IntegrityError, match="client and server parts are of different programs"):
+        bundle.evaluator(keys)
+
+
+def test_a_manifest_that_promises_more_than_the_program_hides_is_refused(
+    tmp_path: Path, keys: Path
+) -> None:
+    program = masked_program()
+    spec = spec_from_program(program)
+    key = write(tmp_path / "bundle", CLINIC, program, spec, stated=MASK_BITS + 1)
+    bundle = Clinic(tmp_path / "bundle", key, tmp_path / "log").open("server")
+    with pytest.raises(IntegrityError, match=r"promises masks of 21 bits, .* has some of 20"):
         bundle.evaluator(keys)

@@ -25,8 +25,8 @@ from tests.encrypted.test_runtime_processes import server_of
 
 # Python imports it when it starts: SEAL's objects then seem to lie elsewhere.
 ELSEWHERE = """
-from hecompile.runtime import residues
-residues.INSTANCE_POINTER = 32
+from hecompile.runtime import rawmemory
+rawmemory.INSTANCE_POINTER = 32
 """
 
 

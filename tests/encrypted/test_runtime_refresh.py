@@ -187,6 +187,28 @@ def test_two_ciphertexts_never_share_a_mask(twice: Parties) -> None:
             assert not set(first) & set(second)
 
 
+def test_going_on_twice_from_one_state_shares_no_mask(twice: Parties) -> None:
+    """The key holder may give two answers to one request, and see what comes of each."""
+    evaluation = twice.evaluator.start(twice.client.encrypt({"x0": np.ones((1, 4))})[0])
+    request = evaluation.advance()
+    assert request is not None
+    state = evaluation.checkpoint()
+    masks, views = [], []
+    for _ in range(2):
+        resumed = twice.evaluator.resume(state)
+        resumed.accept(twice.custodian.refresh(request))
+        again = resumed.advance()
+        assert again is not None
+        seen = Seen(twice, again, resumed._checkpoint.masks, 1)
+        masks.append(whole(seen.masks()[0]))
+        views.append(exact(seen.whole()[0]))
+        size = twice.evaluator.rounds._sizes[1, seen.round.request[0].name]
+    assert not set(masks[0]) & set(masks[1])
+    # Under one mask they would differ by noise alone, less than 2 * scale.
+    apart = np.abs(np.array(views[0], dtype=object) - np.array(views[1], dtype=object))
+    assert (apart.astype(float) > size / 2**10).mean() > 0.99
+
+
 def test_the_second_polynomial_says_nothing_of_the_ciphertext(twice: Parties) -> None:
     """It is uniform and new each time, where the input's own went into the sum."""
     (data,) = twice.client.encrypt({"x0": np.ones((1, 4))})

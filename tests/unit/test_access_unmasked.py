@@ -49,7 +49,7 @@ def test_a_key_holder_who_does_not_own_the_model_gets_masked_values() -> None:
     told = str(caught.value)
     assert "user 'hospital' may hold key:secret (vault) and does not own the model" in told
     assert "grant role 'vault' the action 'own' on 'model'" in told
-    assert "--mask-bits of 1 or more" in told
+    assert "--mask-bits of 20 or more" in told
 
 
 def test_owning_the_model_is_by_role_inheritance_or_user() -> None:

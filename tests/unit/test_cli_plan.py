@@ -67,7 +67,8 @@ def test_the_plan_is_a_table_of_segments() -> None:
     first, last = (re.split(r"\s{2,}", row.strip()) for row in plan[1:3])
     assert first[:5] == ["1", "2", "3 to 1", "7", "2"]
     assert last[:5] == ["2", "1", "3 to 2", "4", "1"]
-    assert first[6].startswith("2, ")
+    # Two values share a ciphertext on their way up.
+    assert first[6].startswith("1, ")
     assert first[7].startswith("2, ")
     assert len(last) == 6
     taken = report.estimate.line_seconds(report.line)
@@ -82,7 +83,7 @@ def test_json_has_every_segment() -> None:
     segments = found["segments"]
     assert isinstance(segments, list)
     assert len(segments) == 2
-    assert segments[0]["requests"] == segments[0]["responses"] == 2
+    assert (segments[0]["requests"], segments[0]["responses"]) == (1, 2)
     assert segments[1]["line_seconds"] == 0.0
     assert segments[0]["line_seconds"] == pytest.approx(found["predicted_line_seconds"])
     both = segments[0]["request_bytes"] + segments[0]["response_bytes"]

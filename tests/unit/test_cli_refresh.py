@@ -54,6 +54,7 @@ def test_refreshes_go_by_files(place: Path, call: Caller) -> None:
             predicted = 2 * plan[rounds - 1][bytes_]
             assert Path(file).stat().st_size == pytest.approx(predicted, rel=0.03)
         words = ["--resume", state, "--response", "response"]
+    assert not Path(request).exists()
     assert len(plan) == rounds + 1
     document = call("inspect", "b", "--json").document
     assert rounds == document["refreshes"]
@@ -75,3 +76,22 @@ def test_a_request_is_told_and_guarded(place: Path, call: Caller) -> None:
     # The request itself is no answer.
     assert "error: " in call(*resume, "--response", "out.hect.request", code=4).err
     assert not (place / "o").exists()
+
+
+def test_a_used_state_is_removed_under_whatever_name_it_goes_on(place: Path, call: Caller) -> None:
+    words: list[object] = ["--input", "in.hect"]
+    states: list[Path] = []
+    for name in range(100):
+        step = call(
+            "evaluate", "b", "--keys", "keys/evaluation", "-o", f"o{name}.hect", *words, "--json"
+        )
+        left = {*place.glob("*.state"), *place.glob("*.request")}
+        if step.document["status"] == "done":
+            break
+        request, state = place / step.document["request"], place / step.document["state"]
+        assert left == {request, state}
+        call("refresh", "b", "--keys", "keys/secret", "--input", request, "-o", "response")
+        states.append(state)
+        words = ["--resume", state, "--response", "response"]
+    assert len(states) >= 1
+    assert not left

@@ -157,9 +157,17 @@ def test_too_many_rounds_are_refused_with_the_fewest_reached() -> None:
         options.check_limits([COSTS, fewer])
     told = str(caught.value)
     assert "--max-refreshes is 3, and the smallest number of rounds reached is 5;" in told
-    assert "a larger --precision, or try a smaller --degree" in told
+    assert "give a --precision that is enough, or try a smaller --degree" in told
     assert "--optimize" not in told
     options.check_limits([COSTS, dataclasses.replace(COSTS, refreshes=3)])
+    with pytest.raises(CompileError, match="ask for a larger --precision, or try"):
+        options.check_limits([COSTS, fewer], asked=True)
+
+
+def test_a_number_of_refreshes_where_none_is_allowed_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--max-refreshes 3 allows .* --refresh never does not"):
+        CompileOptions(refresh="never", max_refreshes=3)
+    assert CompileOptions(refresh="never", max_refreshes=0).max_refreshes == 0
 
 
 @pytest.mark.parametrize(

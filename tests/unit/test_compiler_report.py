@@ -13,9 +13,11 @@ from hecompile.compiler import Compiled
 from hecompile.errors import ProgramError
 from hecompile.estimate import estimate
 from hecompile.ir import he_ops as he
+from hecompile.ir import tensor_ops as tensor
+from hecompile.ir.program import Builder
 from hecompile.numeric import noise
 from hecompile.precision import predict_noise
-from hecompile.report import depth_by_stage
+from hecompile.report import deepest_chain
 from tests.encrypted.compiled_models import sigmoid_mlp, square_mlp
 
 
@@ -93,12 +95,25 @@ def test_activations_are_reported(compiled: Compiled) -> None:
     assert compiled.report.calibration_samples == 40
 
 
-def test_depth_by_stage_ends_at_the_depth() -> None:
+def test_the_stages_of_the_deepest_chain_end_at_the_depth() -> None:
     x = np.random.default_rng(0).normal(size=(20, 8))
     found = hecompile.compile(square_mlp(), calibration={"x": x})
-    stages = [(stage.name, stage.levels, stage.total) for stage in depth_by_stage(found.polynomial)]
+    stages = [(stage.name, stage.levels, stage.total) for stage in deepest_chain(found.polynomial)]
     assert stages == [("d0_node", 1, 1), ("s1_node", 1, 2), ("d1_node", 1, 3)]
     assert found.report.depth == 3
+
+
+def test_what_lies_beside_the_deepest_chain_is_not_counted() -> None:
+    build = Builder(name="branches")
+    x = build.emit(tensor.Input(label="x", dims=(4,)), "x")
+    beside = build.emit(tensor.Mul(x=x, y=x))
+    first = build.emit(tensor.Mul(x=x, y=x), "first")
+    second = build.emit(tensor.Mul(x=first, y=x), "second")
+    last = build.emit(tensor.Mul(x=beside, y=second), "last")
+    build.keep(tensor.Output(x=last, label="y"))
+    stages = deepest_chain(build.finish())
+    assert [(stage.levels, stage.total) for stage in stages] == [(1, 1), (1, 2), (1, 3)]
+    assert [stage.name.split("%")[1] for stage in stages] == ["first", "second", "last"]
 
 
 def test_programs_without_levels_have_no_estimate(compiled: Compiled) -> None:

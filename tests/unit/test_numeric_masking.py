@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hecompile.numeric.masking import (
+    MOST_SLOT_BITS,
     NOISE_SHARE,
     Content,
     mask_bits_needed,
     modulus_bits_needed,
+    room_needed,
 )
 
 SIZES = st.integers(2, 8).flatmap(
@@ -119,3 +121,16 @@ def test_values_that_repeat_sooner_need_smaller_masks() -> None:
     needed = [mask_bits_needed(8192, [Content(1 << log, 2.0**30)], 40) for log in range(13)]
     assert needed == sorted(needed)
     assert needed[-1] - needed[0] > 5
+
+
+def test_room_is_short_of_the_modulus_or_of_exact_slots() -> None:
+    small = room_needed(8192, [Content(16, 2.0**24)], 40)
+    assert small.modulus == modulus_bits_needed(8192, [Content(16, 2.0**24)], 40)
+    assert small.lacking(small.modulus + 1) == pytest.approx(-1)
+    assert small.lacking(small.modulus - 1) == pytest.approx(1)
+    for bits in (60, 64):
+        large = room_needed(8192, [Content(1024, 2.0**28)], bits)
+        assert large.lacking(200) == large.slots - MOST_SLOT_BITS > 0
+    grown = room_needed(8192, [Content(16, 2.0**24)], 40, 3.0)
+    assert grown.slots - small.slots == pytest.approx(3)
+    assert room_needed(8192, [Content(16, 2.0**24)], 40, -3.0) == small

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -110,6 +112,44 @@ def test_rounds_beyond_the_limit_are_refused_with_a_remedy(
 ) -> None:
     with pytest.raises(CompileError, match=remedy):
         rounds_of(**options)
+
+
+DEEPER = recurrence(8)
+"""Of 17 levels: more than a ring of 8192 has without refreshes."""
+
+
+def refusal(precision: float | None = None, **options: object) -> str:
+    """What the search says when it finds no plan on the ring of 8192."""
+    chosen = CompileOptions(ring=8192, **options)  # type: ignore[arg-type]
+    search = RingSearch(DEEPER, Context(SEEN, precision), chosen, (), (), lambda _: None)
+    with pytest.raises(CompileError) as caught:
+        search.best()
+    return str(caught.value)
+
+
+def test_where_the_limit_is_in_the_way_the_ring_is_not_blamed() -> None:
+    told = refusal(max_refreshes=1)
+    assert "too few levels" not in told
+    (fewest,) = re.findall(r"a ring of 8192 takes (\d+) rounds of refreshes or more", told)
+    assert int(fewest) > 1
+    assert f"--max-refreshes is 1, and the smallest number of rounds reached is {fewest}" in told
+
+
+def test_only_remedies_that_help_are_named() -> None:
+    never = refusal(refresh="never")
+    assert "a ring of 8192 has too few levels" in never
+    assert "--max-refreshes" not in never
+    assert "--mask-bits" not in never
+    assert "give fewer --mask-bits" in refusal(max_refreshes=1)
+    assert "--mask-bits" not in refusal(max_refreshes=1, mask_bits=0)
+    assert "give a --precision that is enough" in never
+    assert "ask for a larger --precision" in refusal(1e-6, refresh="never")
+
+
+def test_levels_are_those_of_the_deepest_chain() -> None:
+    table = refusal(refresh="never").partition("Levels of the deepest chain by stage: ")[2]
+    pairs = re.findall(r": (\d+) \((\d+) so far\)", table)
+    assert sum(int(own) for own, _ in pairs) == int(pairs[-1][1]) == 17
 
 
 def test_a_program_that_needs_no_refresh_has_none_where_that_is_cheaper() -> None:

@@ -6,16 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hecompile.errors import ProgramError
+from hecompile.errors import PassError, ProgramError
 from hecompile.ir import he_ops as he
+from hecompile.ir import movement_ops as move
 from hecompile.ir import tensor_ops
 from hecompile.ir.constants import Constant
 from hecompile.ir.operation import Operation, Value
+from hecompile.ir.parcels import parcels
 from hecompile.ir.program import Builder, Program
 from hecompile.ir.types import CipherType, TensorType
 from hecompile.numeric.parameters import Parameters
+from hecompile.passbase import Context
+from hecompile.passes.insert_refresh import InsertRefresh
 from hecompile.runtime.admission import check_program
-from tests.encrypted.relayout_rounds import round_program
+from tests.encrypted.relayout_rounds import DEEP, round_program
 from tests.encrypted.runtime_programs import matrix_program, polynomial_program, refresh_program
 
 POLYNOMIAL = polynomial_program(np.arange(1.0, 4.0))
@@ -133,3 +137,35 @@ def test_tensor_programs_are_refused() -> None:
     op = tensor_ops.Input(label="x", dims=(1,), result=Value("x", TensorType((1,))))
     with pytest.raises(ProgramError, match="not compiled to the end"):
         check_program(Program("t", (op,), parameters=POWER.parameters))
+
+
+def test_masks_are_for_all_ciphertexts_together() -> None:
+    """Two values of one period travel together; three of them take two ciphertexts."""
+    table = [np.array([[0] * 4, [0] * 4])]
+    for values, more in ((1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (8, 2), (9, 3)):
+        ((found),) = parcels(round_program((4,) * values, table, mask_bits=30)).values()
+        assert [parcel.mask_bits for parcel in found] == [30 + more] * ((values + 1) // 2)
+        ((found),) = parcels(round_program((4,) * values, table, mask_bits=0)).values()
+        assert {parcel.mask_bits for parcel in found} == {0}
+
+
+@pytest.mark.parametrize("bits", [-1, 65, 5000])
+def test_mask_bits_that_nothing_is_planned_with_are_no_program(bits: int) -> None:
+    table = [np.array([[0] * 4, [0] * 4])]
+    with pytest.raises(ProgramError, match=f"masks have 0 to 64 bits, not {bits}"):
+        round_program((4,), table, mask_bits=bits)
+    x = Value("x", TensorType((1, 2)))
+    with pytest.raises(ProgramError, match=f"masks have 0 to 64 bits, not {bits}"):
+        move.Refresh(x=x, mask_bits=bits).infer()
+    read = Program("t", (tensor_ops.Input(label="x", dims=(2,), result=x),))
+    with pytest.raises(PassError, match=f"insert-refresh: masks have 0 to 64 bits, not {bits}"):
+        InsertRefresh(mask_bits=bits).run(read, Context(None))
+
+
+@pytest.mark.parametrize(("level", "message"), [(2, "1 level more"), (3, "2 levels more")])
+def test_what_is_handed_over_too_high_is_told_how_much_too_high(level: int, message: str) -> None:
+    table = [np.array([[0] * 4, [0] * 4])]
+    program = round_program((4,), table, DEEP, 20)
+    scale = DEEP.scale(level)
+    with pytest.raises(ProgramError, match=message):
+        check_program(retyped(program, he.Input, level=level, scale=scale))

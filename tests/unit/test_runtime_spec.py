@@ -140,7 +140,11 @@ def add_field(d: dict[str, Any]) -> None:
 
 
 def newer(d: dict[str, Any]) -> None:
-    d["version"] = 4
+    d["version"] = 5
+
+
+def other_relayout(d: dict[str, Any]) -> None:
+    d["relayout"] += 1
 
 
 def high_level(d: dict[str, Any]) -> None:
@@ -173,7 +177,8 @@ def other_step(d: dict[str, Any]) -> None:
     [
         (remove_program, "lacks the key 'program'"),
         (add_field, "unknown key 'colour'"),
-        (newer, "version 3"),
+        (newer, "version 4"),
+        (other_relayout, "refreshes computed by other rules"),
         (high_level, "level 9"),
         (long_period, "period of 8192 in 4096 slots"),
         (zero_scale, "scale"),
