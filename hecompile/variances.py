@@ -104,6 +104,8 @@ class Variances:
             he.Refresh: self._refresh,
         }
         last = {v.name: i for i, op in enumerate(program) for v in op.operands}
+        # What an output reads stays, even if others read it later.
+        last |= {v.name: -1 for op in program.select(he.Output) for v in op.operands}
         self._partners = partners(program)
         self._met: dict[tuple[int, str], Array] = {}
         hidden = {x.name for op in program.select(he.Refresh) if op.mask_bits for x in op.xs}

@@ -270,3 +270,16 @@ def test_parameters_are_needed() -> None:
     program, _ = random_program(1, PARAMETER_SETS["large special prime"])
     with pytest.raises(ProgramError, match="has no parameters"):
         predict_noise(program.replace(parameters=None))
+
+
+def test_an_output_that_others_read_later_keeps_its_noise() -> None:
+    build = Builder(name="early")
+    source = he.Input(label="x", dims=(1, 4), period=4, first=0, count=4)
+    x = _given(build, source, 2.0**40)
+    double = build.annotate(_given(build, he.Add(x=x, y=x), 2.0**40), layout=Layout(0, 4))
+    build.keep(he.Output(xs=(double,), label="y", dims=(1, 4)))
+    again = build.annotate(_given(build, he.Add(x=double, y=double), 2.0**40), layout=Layout(0, 4))
+    build.keep(he.Output(xs=(again,), label="z", dims=(1, 4)))
+    program = build.finish(parameters=Parameters(8192, (60, 40, 60), 40))
+    first, second = predict_noise(program, trace_slots(program, {"x": np.ones((4, 1, 4))}))
+    assert second.deviation == pytest.approx(2 * first.deviation, rel=1e-6)
