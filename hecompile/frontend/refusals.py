@@ -116,7 +116,6 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str, str]] = {
             "Log",
             "Sqrt",
             "Reciprocal",
-            "Softsign",
             "Sin",
             "Cos",
             "Tan",
