@@ -31,7 +31,7 @@ from hecompile.packing.views import contiguous_range
 BEAM = 4
 """Plans that are followed into a linear map or a refresh."""
 
-WIDE = 16
+WIDE = 64
 """Plans that are followed at once until then."""
 
 _REPACKING = 400
