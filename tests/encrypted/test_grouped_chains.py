@@ -17,6 +17,7 @@ from tests.encrypted.runtime_parties import make_parties
 from tests.unit.test_grouped_chains import mlp, sum_of_squares
 
 CALIBRATION = {"x": np.random.default_rng(1).normal(size=(60, 1, 16)) / 4}
+KEYS = 4
 UNSEEN = {"x": np.random.default_rng(2).normal(size=(3, 1, 16)) / 5}
 
 
@@ -46,9 +47,12 @@ def test_a_network_decrypts_within_the_predicted_bound(
     known = np.abs(run_program_slots(finished, CALIBRATION)["y"]).max(axis=(1, 2))
     worst = CALIBRATION["x"][np.argsort(-known)[:4]]
     inputs = {"x": np.concatenate([UNSEEN["x"], worst])}
-    found = run_encrypted(make_parties(finished), {"x": inputs["x"][:, 0]}).raw["y"]
     exact = run_program_slots(finished, inputs)["y"]
-    error = float(np.abs(found.reshape(exact.shape) - exact).max())
+    error = 0.0
+    # A few elements dominate the error and vary together: one key alone may be lucky.
+    for _ in range(KEYS):
+        found = run_encrypted(make_parties(finished), {"x": inputs["x"][:, 0]}).raw["y"]
+        error = max(error, float(np.abs(found.reshape(exact.shape) - exact).max()))
     assert error <= predicted.bound
     assert predicted.bound <= 16 * error
     assert predicted.bound <= 0.1 * float(np.abs(exact).max())
