@@ -32,7 +32,7 @@ from hecompile.npz import load_npz
 from hecompile.observe import Observer
 from hecompile.passbase import Context, Note, Pass
 from hecompile.pipeline import Pipeline
-from hecompile.pipelines import checks, tensor_pipeline
+from hecompile.pipelines import tensor_pipeline
 from hecompile.precision import predict_noise
 from hecompile.preprocess import Step
 from hecompile.report import Report, fit_reports
@@ -151,8 +151,6 @@ def compile(
     everything = replace(context, calibration=samples.everything)
     search = RingSearch(polynomial, everything, options, passes, tuple(observers), told, noise)
     planned, program = search.best()
-    told("checking the program")
-    checks(noise).run(program, everything, observers)
     report = _report(budget, polynomial, planned, program, samples, precision, options)
     checked.check(program)
     outputs = samples.output_ranges(polynomial, report.noise_error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hecompile.errors import CompileError, UsageError
 from hecompile.estimate import Estimate
 from hecompile.numeric.fit import MAX_DEGREE, METHODS
-from hecompile.numeric.masking import FEWEST_MASK_BITS
+from hecompile.numeric.masking import FEWEST_MASK_BITS, MOST_MASK_BITS
 from hecompile.numeric.security import MAX_MODULUS_BITS
 from hecompile.segments import Line
 
@@ -23,9 +23,6 @@ MOST_MARGIN = 10.0
 REFRESH_MODES = ("auto", "never", "client")
 
 OBJECTIVES = ("latency", "throughput", "client", "keys")
-
-MOST_MASK_BITS = 64
-"""Most statistical hiding of a refresh, bits."""
 
 _LITTLE = 0.01
 """Weight of what hardly counts."""

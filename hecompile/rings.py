@@ -103,7 +103,7 @@ class RingSearch:
         self._finished: dict[tuple[_Variant, int | None], tuple[Program, Program]] = {}
 
     def best(self) -> tuple[Program, Program]:
-        """The program before and after levels were assigned.
+        """The program before and after levels were assigned, the latter checked.
 
         A larger ring is tried only while the ones before it failed, broke a limit or needed
         refreshes, and it promises to be cheaper.
@@ -143,14 +143,18 @@ class RingSearch:
         planned, program = self._plan(variant, SEARCH_SAMPLES)
         samples = self._context.samples("compile")
         if all(len(array) <= SEARCH_SAMPLES for array in samples.values()):
-            return planned, program
+            return planned, self._checked(program)
         seen = calibration().run(program, self._context, self._observers)
         try:
-            checks(self._noise).run(seen, self._context)
+            return planned, self._checked(seen)
         except (CompileError, PassError):
             self._progress("planning on all calibration samples")
-            return self._plan(variant, None)
-        return planned, seen
+            planned, program = self._plan(variant, None)
+            return planned, self._checked(program)
+
+    def _checked(self, program: Program) -> Program:
+        self._progress("checking the program")
+        return checks(self._noise).run(program, self._context, self._observers)
 
     def _try(self, ring: int, levels: int | None, reasons: list[str]) -> list[_Priced]:
         """Plans with one budget; none, and a reason more, where it cannot be met."""

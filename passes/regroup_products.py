@@ -148,12 +148,10 @@ def _product(a: Value, shown: Value, program: Program) -> _Group | None:
 
 def _blend(new: Value, update: Value, program: Program) -> _Group | None:
     """See `new + update` as `n + z (h - n)`."""
-    polynomial, factors = _factored(new, program)
-    product = program.definitions[update.name]
-    if polynomial is None or factors is None or factors.root is None:
+    seen = _updated(new, update, program)
+    if seen is None:
         return None
-    if not isinstance(product, tensor.Mul) or len(program.users[update.name]) != 1:
-        return None
+    polynomial, factors, product = seen
     for z, change in ((product.x, product.y), (product.y, product.x)):
         change_op = program.definitions[change.name]
         if not isinstance(change_op, tensor.Sub) or change_op.y != new:
@@ -171,12 +169,10 @@ def _fade(
     new: Value, less: Value, negated: type[tensor.Neg] | None, program: Program
 ) -> _Group | None:
     """See `n - z n`, or `n + z (-n)`, as `n + z (0 - n)`."""
-    polynomial, factors = _factored(new, program)
-    product = program.definitions[less.name]
-    if polynomial is None or factors is None or factors.root is None:
+    seen = _updated(new, less, program)
+    if seen is None:
         return None
-    if not isinstance(product, tensor.Mul) or len(program.users[less.name]) != 1:
-        return None
+    polynomial, factors, product = seen
     for z, other in ((product.x, product.y), (product.y, product.x)):
         drops = frozenset({new.name, less.name})
         source = program.definitions[other.name]
@@ -190,6 +186,19 @@ def _fade(
         if alone and tensor_type(z).secret and tensor_type(z).shape == tensor_type(new).shape:
             return _Group(polynomial, factors, z, True, None, drops)
     return None
+
+
+def _updated(
+    new: Value, update: Value, program: Program
+) -> tuple[tensor.Polynomial, Factors, tensor.Mul] | None:
+    """The polynomial that gives `new`, its factors with a root, and a product read only here."""
+    polynomial, factors = _factored(new, program)
+    product = program.definitions[update.name]
+    if polynomial is None or factors is None or factors.root is None:
+        return None
+    if not isinstance(product, tensor.Mul) or len(program.users[update.name]) != 1:
+        return None
+    return polynomial, factors, product
 
 
 def _factored(value: Value, program: Program) -> tuple[tensor.Polynomial | None, Factors | None]:

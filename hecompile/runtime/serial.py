@@ -23,7 +23,6 @@ from hecompile.runtime.stream import MAGIC as MAGIC
 from hecompile.runtime.stream import to_bytes as to_bytes
 from hecompile.runtime.wire import is_packed, unpack_ciphertext
 
-MAX_POLYNOMIALS: Final = 3
 _PLAIN, _ZLIB, _ZSTD = 0, 1, 2
 _MEMBER_BYTES: Final = 1024
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
