@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hecompile.interpret.samples import observe_ranges, with_ranges
@@ -134,7 +134,11 @@ def test_meaning_and_ranges_are_kept(seed: int, scale: float) -> None:
 @given(seed=st.integers(0, 2**32 - 1), growth=st.sampled_from([2.0, 16.0]))
 def test_no_value_shrinks_or_grows_beyond_the_limit(seed: int, growth: float) -> None:
     rng = np.random.default_rng(seed)
-    before, after = regrouped(lstm(rng.uniform(-1, 1, size=4), seed), growth)
+    program = lstm(rng.uniform(-1, 1, size=4), seed)
+    with np.errstate(all="ignore"):
+        # Random cubics of cubics may explode; calibration refuses those.
+        assume(np.isfinite(run_tensor(program, samples(program))["y"]).all())
+    before, after = regrouped(program, growth)
     for op in after:
         if op.result is None or not tensor_type(op.result).secret:
             continue
