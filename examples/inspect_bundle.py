@@ -21,7 +21,7 @@ def main(path: str) -> None:
         print(f"  gives {port.name}, shape {port.shape}, within {manifest.predicted_error:.2g}")
     print(f"  asks the key holder {manifest.refresh.count} times")
     for row in permission_table(manifest.policy):
-        print(f"  {row.role} may {row.action} {row.object} ({row.enforcement})")
+        print(f"  {row.role} may {row.action} {row.object}: {row.granularity} ({row.enforcement})")
 
 
 if __name__ == "__main__":

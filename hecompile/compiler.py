@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 
+from hecompile.access.labels import Flow, flows_of
 from hecompile.access.manifest import Manifest
 from hecompile.access.policy import Policy
+from hecompile.access.proof import ProgramFacts
+from hecompile.access.release_plan import ReleasePlan
 from hecompile.access.signing import SigningKey
+from hecompile.access.users import Users
 from hecompile.backends import find_backend
-from hecompile.bundle.assemble import bundle_files, prepare_policy
+from hecompile.bundle.assemble import Terms, bundle_files, prepare_policy
+from hecompile.bundle.local_users import prepare_users, signed_users
 from hecompile.bundle.store import write_bundle
 from hecompile.calibration import Calibration, prepare_calibration
 from hecompile.config import CompileOptions
@@ -33,14 +40,18 @@ from hecompile.observe import Observer
 from hecompile.passbase import Context, Note, Pass
 from hecompile.pipeline import Pipeline
 from hecompile.pipelines import tensor_pipeline
-from hecompile.precision import predict_noise
+from hecompile.precision import OutputNoise, predict_noise
 from hecompile.preprocess import Step
+from hecompile.releases import Publication, explain, plan_releases, publications, quietest
 from hecompile.report import Report, fit_reports
 from hecompile.rings import RingSearch
 from hecompile.runtime.spec import ClientSpec, spec_from_program
 
 _AIMS = (1.0, 0.25, 0.0625)
 """Shares of the precision that polynomials are fitted for, one after the other."""
+
+_LOUDER = (4.0, 32.0)
+"""Factors on a noise that no plan meets, which others are tried with for the message's sake."""
 
 Progress = Callable[[str], None]
 
@@ -53,7 +64,11 @@ class Compiled:
         original: the imported model, tensor level.
         polynomial: the model as it is computed under encryption, tensor level.
         program: the encrypted program, with levels, scales and parameters.
-        policy: who may do what.
+        policy: what each role may do.
+        users: who has which role; None to have that said later.
+        facts: what the policy was proved for.
+        flows: labels that flow into each output.
+        releases: how outputs are published that the policy publishes.
         spec: what client and key holder need.
         report: what was promised and predicted.
     """
@@ -62,6 +77,10 @@ class Compiled:
     polynomial: Program
     program: Program
     policy: Policy
+    users: Users | None
+    facts: ProgramFacts
+    flows: tuple[Flow, ...]
+    releases: tuple[ReleasePlan, ...]
     spec: ClientSpec
     report: Report
 
@@ -82,16 +101,39 @@ class Compiled:
         return run_program_slots(self.program, as_samples(self.original, inputs))
 
     def save(
-        self, path: str | Path, *, signing_key: SigningKey | None = None, overwrite: bool = False
+        self,
+        path: str | Path,
+        *,
+        signing_key: SigningKey | None = None,
+        overwrite: bool = False,
+        terms: Terms | None = None,
+        tell: Note | None = None,
     ) -> Manifest:
         """Write the signed bundle, a folder or one `.hec` file, whole or not at all.
+
+        Args:
+            path: where to.
+            signing_key: signs the manifest and the users document; None for the user's own.
+            overwrite: replace a bundle that is there.
+            terms: from when until when the manifest holds, who else signs, what it supersedes.
+            tell: told of identities that were made for users without a key.
 
         Raises:
             InputError: the place is taken or cannot be written.
         """
-        files, manifest = bundle_files(self.program, self.spec, self.policy, self.report)
+        told = tell if tell is not None else _silent
+        files, manifest = bundle_files(
+            self.program,
+            self.spec,
+            self.policy,
+            self.report,
+            flows=self.flows,
+            releases=self.releases,
+            terms=terms if terms is not None else Terms(),
+        )
         key = signing_key if signing_key is not None else SigningKey.load_or_create()
-        return write_bundle(path, files, manifest, key, overwrite=overwrite)
+        users = signed_users(self.users, key, told)
+        return write_bundle(path, files, manifest, key, overwrite=overwrite, users=users)
 
 
 def compile(
@@ -99,6 +141,7 @@ def compile(
     *,
     calibration: Mapping[str, ArrayLike] | str | Path,
     policy: Policy | str | Path | None = None,
+    users: Users | str | Path | None = None,
     backend: str = "tenseal",
     precision: float | None = None,
     passes: Sequence[Pass] = (),
@@ -113,7 +156,8 @@ def compile(
     Args:
         model: an ONNX file's path, its bytes, or the model in memory.
         calibration: representative samples by input name, batch first, or an .npz file of them.
-        policy: who may do what; a built-in single-owner policy if none is given.
+        policy: what each role may do; a built-in single-owner policy if none is given.
+        users: who has which role, or the path of a users.toml; the built-in policy has its own.
         backend: what executes the program.
         precision: largest distance from the model's raw outputs allowed, polynomials and noise
             together; None for the compiler's choice, which the report states.
@@ -137,7 +181,10 @@ def compile(
     checked = prepare_policy(
         policy, original, encrypt_model=options.encrypt_model, unmasked=options.unmasked
     )
-    context = Context(samples.fit, precision, note if note is not None else _silent)
+    people = prepare_users(users, checked.policy, built_in=policy is None)
+    context = Context(
+        samples.fit, precision, note if note is not None else _silent, checked.policy.labels
+    )
     if samples.judge is samples.fit:
         context.note(
             f"only {samples.count} calibration samples: ranges and errors are guesses; "
@@ -148,14 +195,72 @@ def compile(
     tensors = tensor_pipeline(options, before)
     fitted = _fitted(original, samples, tensors, context, options, tuple(observers), told)
     polynomial, budget, noise = fitted
+    flows = flows_of(polynomial, checked.policy)
+    checked.foresee(people, flows)
+    published = publications(checked.policy, polynomial, samples.everything)
     everything = replace(context, calibration=samples.everything)
-    search = RingSearch(polynomial, everything, options, passes, tuple(observers), told, noise)
-    planned, program = search.best()
+    search = _Search(polynomial, everything, options, passes, tuple(observers), told)
+    planned, program = search.best(noise, published)
     report = _report(budget, polynomial, planned, program, samples, precision, options)
-    checked.check(program)
+    releases = plan_releases(
+        published, predict_noise(program, trace_slots(program, samples.everything))
+    )
+    facts = checked.check(program, people, flows, releases)
     outputs = samples.output_ranges(polynomial, report.noise_error)
     spec = spec_from_program(program, preprocessing, samples.ranges(), outputs)
-    return Compiled(original, polynomial, program, checked.policy, spec, report)
+    return Compiled(
+        original, polynomial, program, checked.policy, people, facts, flows, releases, spec, report
+    )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The search over rings, but for the noise that outputs may have."""
+
+    polynomial: Program
+    context: Context
+    options: CompileOptions
+    passes: Sequence[Pass]
+    observers: tuple[Observer, ...]
+    told: Progress
+
+    def best(
+        self, noise: float | None, published: tuple[Publication, ...]
+    ) -> tuple[Program, Program]:
+        """The cheapest program quiet enough for the precision and for what is published.
+
+        Raises:
+            CompileError: there is none; where only publishing is in the way, what would help.
+        """
+        quiet = quietest(published, noise)
+        try:
+            return self._best(quiet)
+        except CompileError as error:
+            if quiet == noise:
+                raise
+            raise explain(published, error, self._reached(quiet or math.inf, noise)) from error
+
+    def _reached(self, quiet: float, noise: float | None) -> tuple[OutputNoise, ...]:
+        """Noise of the outputs that can be had, where `quiet` cannot; empty if none is near."""
+        self.told("planning with more noise, to see how many releases that would allow")
+        for factor in _LOUDER:
+            if noise is not None and quiet * factor > noise:
+                break
+            with contextlib.suppress(CompileError):
+                _, program = self._best(quiet * factor)
+                return predict_noise(program, trace_slots(program, self.context.calibration or {}))
+        return ()
+
+    def _best(self, noise: float | None) -> tuple[Program, Program]:
+        return RingSearch(
+            self.polynomial,
+            self.context,
+            self.options,
+            self.passes,
+            self.observers,
+            self.told,
+            noise,
+        ).best()
 
 
 def _fitted(

@@ -1,117 +1,77 @@
 """The demonstration: a CNN-LSTM is trained on heartbeats, compiled, and classifies encrypted beats.
 
-Every number that it prints is measured in the run: encrypted scores beside onnxruntime's, the
-accuracy of the plain and of the compiled model, and the seconds of each stage.
+Every number that it prints is measured in the run: encrypted scores beside onnxruntime's, what each
+role of a hospital gets of them, the accuracy of the plain and of the compiled model, and the
+seconds of each stage.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hecompile.access.audit import AuditLog
+from hecompile.access.manifest import Manifest
+from hecompile.access.objects import Scope
 from hecompile.compiler import Compiled
 from hecompile.compiler import compile as compile_model
 from hecompile.config import CompileOptions
-from hecompile.errors import AccessDeniedError, CompileError, InputError
-from hecompile.files import atomic_write_text, cannot_write
+from hecompile.costs import default_cost_path
+from hecompile.demo_roles import CARE, RESEARCH, Answer, Evaluated, Hospital, Progress
+from hecompile.errors import CompileError, InputError
+from hecompile.files import atomic_write_text, cannot_write, private_folder
 from hecompile.interpret.compare import out_of_range
 from hecompile.interpret.samples import as_samples
 from hecompile.ir.recurrent_ops import Lstm
 from hecompile.ir.tensor_ops import tensor_type
 from hecompile.preprocess import Step, apply_steps, load_steps
-from hecompile.runtime.parties import Bundle, open_bundle
-from hecompile.runtime.run import RunResult
 
 if TYPE_CHECKING:
     from hecompile.models.data import Dataset
     from hecompile.models.recipes import TrainReport
 
 FEWEST_BEATS = 1
-PRECISION = 1e-3
+MOST_BATCH = 16
+"""Persons that the policy asks of a cohort: one batch alone is to be too few."""
+
+PRECISION = 2e-4
 """Largest error of a logit that is asked for; the report states the smaller one predicted."""
+
+MASK_BITS = 30
+"""Flooding asks for so little noise that masks of the usual 40 bits find no room in the modulus."""
 
 POSITIVE = 1
 MARKER = ".hecompile-demo"
-CLINICIAN, HOSPITAL, RESEARCHER = "anna", "hospital", "rene"
-POLICY = """\
-# Who may do what with the heartbeat model; whatever is not granted is refused.
-format = 1
+HOME_VARIABLE = "HECOMPILE_HOME"
+POLICY_FILE, USERS_FILE = "demo_policy.toml", "demo_users.toml"
+"""The hospital's policy and users: data of this package, equal to those in examples/policies."""
 
-[roles.clinician]
-description = "Of the hospital that holds the key: sends a patient's beats and reads the answer"
-
-[roles.custodian]
-description = "Holds the secret key and refreshes masked ciphertexts"
-
-[roles.evaluator]
-description = "Computes on ciphertexts; sees no value and no secret key"
-
-[roles.researcher]
-description = "May see that the model is used, by whom and when, but no beat and no answer"
-
-[[permissions]]
-role = "clinician"
-actions = ["encrypt", "submit"]
-objects = ["input:x"]
-
-[[permissions]]
-role = "clinician"
-actions = ["receive", "decrypt"]
-objects = ["output:logits"]
-
-# Decrypted values and their ciphertexts give the key away, so who sees both holds it.
-[[permissions]]
-role = "clinician"
-actions = ["hold"]
-objects = ["key:secret"]
-
-[[permissions]]
-role = "custodian"
-actions = ["hold"]
-objects = ["key:secret", "key:public", "key:evaluation"]
-
-[[permissions]]
-role = "custodian"
-actions = ["refresh"]
-objects = ["program"]
-
-[[permissions]]
-role = "evaluator"
-actions = ["evaluate"]
-objects = ["program"]
-
-[[permissions]]
-role = "researcher"
-actions = ["read"]
-objects = ["audit"]
-
-[users]
-anna = ["clinician"]
-hospital = ["custodian"]
-cloud = ["evaluator"]
-rene = ["researcher"]
-"""
-
-
-class Progress(Protocol):
-    """Told of a task, and how much of it is done."""
-
-    def __call__(self, task: str, done: int = 0, total: int = 0) -> None:
-        """Show it."""
+COHORT_MEAN = "mean over the cohort"
+FOR_DOCTOR = FOR_NURSE = 4
+"""Beats about which doctor and nurse ask; the others are the researcher's cohort."""
 
 
 @dataclass(frozen=True)
 class Beat:
-    """One held-out beat: its class, and the logits from both ways of computing them."""
+    """One held-out beat: its class, and the logits from both ways of computing them.
+
+    Attributes:
+        number: of the beat in the held-out part.
+        label: its class.
+        encrypted: logits that the holder of the key could decrypt, and shows nobody.
+        plain: logits by onnxruntime.
+    """
 
     number: int
     label: str
@@ -122,6 +82,14 @@ class Beat:
     def difference(self) -> float:
         """Largest distance of an encrypted logit from onnxruntime's."""
         return max(abs(a - b) for a, b in zip(self.encrypted, self.plain, strict=True))
+
+
+@dataclass(frozen=True)
+class Ward:
+    """Beats about which one role asks, and their encrypted answers."""
+
+    beats: tuple[Beat, ...]
+    evaluated: Evaluated
 
 
 @dataclass(frozen=True)
@@ -175,11 +143,18 @@ class Demo:
         Raises:
             InputError: something else than an earlier demonstration is there.
         """
-        if self.count < FEWEST_BEATS or self.batch < 1:
-            raise InputError("the demonstration needs at least one beat, and one in a batch")
+        if self.count < FEWEST_BEATS or not 1 <= self.batch < MOST_BATCH:
+            raise InputError(
+                f"the demonstration needs at least one beat, and 1 to {MOST_BATCH - 1} in a batch"
+            )
         if self.count > (known := len(_dataset().y_test)):
             raise InputError(f"there are {known} held-out beats; ask for no more")
         _runtime()
+        if find_spec("opendp") is None:
+            raise InputError(
+                "the demonstration makes a private mean with OpenDP; install it with: "
+                "pip install 'hecompile[train,dp]'"
+            )
         if self.out.exists():
             ours = (self.out / MARKER).is_file()
             if not ours and (not self.out.is_dir() or any(self.out.iterdir())):
@@ -192,7 +167,41 @@ class Demo:
         except OSError as error:
             raise cannot_write(self.out, error) from error
         atomic_write_text(self.out / MARKER, "made by hecompile demo; may be removed\n")
-        atomic_write_text(self.out / "policy.toml", POLICY)
+        for name in (POLICY_FILE, USERS_FILE):
+            text = (resources.files("hecompile") / name).read_text(encoding="utf-8")
+            atomic_write_text(self.out / name.removeprefix("demo_"), text)
+        private_folder(self.settings)
+        if default_cost_path().is_file():
+            shutil.copy(default_cost_path(), self.settings)
+
+    @property
+    def settings(self) -> Path:
+        """Settings of all its parties: identities, trusted keys, state, the audit log."""
+        return self.out.resolve() / "settings"
+
+    @contextlib.contextmanager
+    def own_settings(self) -> Iterator[None]:
+        """Leave the settings of whoever runs the demonstration alone."""
+        before = os.environ.get(HOME_VARIABLE)
+        os.environ[HOME_VARIABLE] = str(self.settings)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[HOME_VARIABLE]
+            else:
+                os.environ[HOME_VARIABLE] = before
+
+    @property
+    def hospital(self) -> Hospital:
+        """The parties around the bundle."""
+        return Hospital(
+            self.out / "bundle",
+            self.out / "keys",
+            self.out / "vault",
+            AuditLog(),
+            self.progress,
+        )
 
     def train(self) -> TrainReport:
         """Train the model and export it; return its `TrainReport`."""
@@ -214,50 +223,73 @@ class Demo:
                 model / "model.onnx",
                 calibration=model / "calibration.npz",
                 policy=self.out / "policy.toml",
+                users=self.out / "users.toml",
                 precision=PRECISION,
-                options=CompileOptions(batch=self.batch),
+                options=CompileOptions(batch=self.batch, mask_bits=MASK_BITS),
                 preprocessing={"x": self.steps()},
                 progress=self.progress,
             )
             compiled.save(self.out / "bundle")
         return compiled
 
-    def keygen(self) -> None:
-        """Let the hospital make the keys."""
-        with self._stage("keygen"):
-            self._bundle(HOSPITAL).keygen(self.out / "keys", self.progress)
+    def manifest(self) -> Manifest:
+        """The signed manifest of the bundle."""
+        return self.hospital.files().manifest
 
-    def run(self) -> tuple[list[Beat], RunResult]:
-        """Classify held-out beats encrypted, the evaluator in a process of its own."""
+    def keygen(self) -> None:
+        """Let the vault make the keys."""
+        with self._stage("keygen"):
+            self.hospital.make_keys()
+
+    def run(self) -> list[Ward]:
+        """Classify held-out beats encrypted, in groups for those who ask about them."""
         beats, labels = self._test()
         chosen = _spread(labels, self.count)
+        cuts = np.cumsum([FOR_DOCTOR, FOR_NURSE])
         with self._stage("run encrypted"):
-            result = self._bundle(CLINICIAN).run(
-                {"x": beats[chosen]}, keys=self.out / "keys", progress=self.progress
-            )
-        names = self.classes()
-        encrypted = result.raw_outputs["logits"]
-        plain = self._plain(beats[chosen])
+            return [
+                Ward(self._beats(group, labels, done), done)
+                for group in np.split(chosen, cuts)
+                if len(group)
+                for done in [self.hospital.evaluate(beats[group])]
+            ]
+
+    def _beats(
+        self, chosen: NDArray[Any], labels: NDArray[Any], done: Evaluated
+    ) -> tuple[Beat, ...]:
+        names, encrypted = self.classes(), self.hospital.raw(done.envelopes)
+        plain = self._plain(self._test()[0][chosen])
         if encrypted.shape != plain.shape or not np.isfinite(encrypted).all():
             raise CompileError(f"the decrypted logits are unusable: shape {encrypted.shape}")
-        found = [
+        return tuple(
             Beat(int(i), names[int(labels[i])], tuple(map(float, e)), tuple(map(float, p)))
             for i, e, p in zip(chosen, encrypted, plain, strict=True)
-        ]
-        return found, result
+        )
 
-    def denied(self) -> str:
-        """What the researcher hears, who asks to decrypt.
-
-        Raises:
-            CompileError: the policy did not refuse.
-        """
-        bundle = self._bundle(RESEARCHER)
-        try:
-            bundle.custodian(self.out / "keys")
-        except AccessDeniedError as error:
-            return str(error)
-        raise CompileError(f"the policy let user '{RESEARCHER}' decrypt")
+    def ask(self, wards: list[Ward]) -> list[Answer]:
+        """Let every role ask for what it may have, and some for what they may not."""
+        hospital = self.hospital
+        with self._stage("releases"):
+            first, *others = (ward.evaluated.envelopes for ward in wards)
+            answers = [
+                hospital.ask("lab-technician", "a patient's scores", first, CARE),
+                hospital.ask("evaluator", "a patient's scores", first, CARE),
+                hospital.ask("doctor", "scores, for no stated purpose", first),
+                hospital.ask("doctor", "scores of each patient", first, CARE),
+            ]
+            if others:
+                answers.append(hospital.ask("nurse", "labels of each patient", others[0], CARE))
+            if others[1:]:
+                cohort, persons = others[1], min(self.batch, len(wards[2].beats))
+                answers += [
+                    hospital.ask("researcher", "a patient's scores", cohort[:1], RESEARCH),
+                    hospital.ask(
+                        "researcher", f"mean over {persons}", cohort[:1], RESEARCH, Scope.COHORT
+                    ),
+                    hospital.ask("researcher", COHORT_MEAN, cohort, RESEARCH, Scope.COHORT),
+                ]
+            answers += [hospital.read_log("auditor"), hospital.read_log("nurse")]
+        return answers
 
     def test(self, compiled: Compiled) -> TestSet:
         """Compare the model with the compiled program on all held-out beats."""
@@ -283,10 +315,6 @@ class Demo:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""
         return _dataset().classes
-
-    def _bundle(self, user: str) -> Bundle:
-        audit = AuditLog(self.out.resolve() / "audit" / "decisions.jsonl")
-        return open_bundle(self.out / "bundle", user=user, audit=audit)
 
     def _test(self) -> tuple[NDArray[Any], NDArray[Any]]:
         with np.load(self.out / "model" / "test.npz", allow_pickle=False) as stored:

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from hecompile.access.terms import FieldLabels
 from hecompile.errors import PassError, PipelineError
 from hecompile.ir.constants import Array
 from hecompile.ir.program import Program
@@ -29,6 +30,9 @@ UNSEEN_FACTOR = 2.0
 NOISE_SHARE = 0.4
 """Share of the precision that ciphertext noise may use."""
 
+DEFAULT_NOISE = 5e-4
+"""Noise allowed on outputs up to 1 where the user asks for no precision; larger ones have more."""
+
 
 def _silent(message: str) -> None:
     """Drop a note."""
@@ -43,11 +47,13 @@ class Context:
             the user gave none.
         precision: largest end-to-end error allowed on the outputs; None for no promise.
         note: called with one sentence a fact worth telling (fit errors, choices, warnings).
+        labels: what the policy says the fields of the inputs are about.
     """
 
     calibration: Mapping[str, Array] | None = None
     precision: float | None = None
     note: Note = field(default=_silent, compare=False)
+    labels: tuple[FieldLabels, ...] = ()
 
     def samples(self, asking: str) -> Mapping[str, Array]:
         """The calibration samples.

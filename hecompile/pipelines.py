@@ -10,7 +10,8 @@ from hecompile.pipeline import Pipeline, parse_pipeline
 
 _SIMPLIFY = "normalise,fold-constants,fold-batchnorm,unroll-recurrent,normalise,cse,dce,drop-unread"
 _FINISH_TENSOR = (
-    "complete-square,merge-linear,cse,dce,join-maps,regroup-products,cse,dce,require-polynomial"
+    "complete-square,merge-linear,cse,dce,join-maps,regroup-products,cse,dce,propagate-labels,"
+    "require-polynomial"
 )
 
 

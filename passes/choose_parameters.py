@@ -13,13 +13,10 @@ from hecompile.ir import he_ops as he
 from hecompile.ir.program import Program
 from hecompile.levels import is_managed, refresh_floors
 from hecompile.numeric.parameters import Parameters
-from hecompile.passbase import NOISE_SHARE, Context, Pass, register_pass
+from hecompile.passbase import DEFAULT_NOISE, NOISE_SHARE, Context, Pass, register_pass
 from hecompile.passes.assign_scales import assign
 from hecompile.passes.insert_management import InsertManagement
 from hecompile.precision import mask_noise, predict_noise
-
-DEFAULT_NOISE = 5e-4
-"""Noise allowed on outputs up to 1 where the user asks for no precision; larger ones have more."""
 
 UNTRACED_SHARE = 0.9
 """Share of the noise aimed at, for samples that were not traced may be a little larger."""

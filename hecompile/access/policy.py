@@ -1,169 +1,85 @@
-"""Roles, permissions and users: the types of an access policy and what a role may do in effect.
+"""Roles and permissions: the types of an access policy and what a role may do in effect.
 
 A policy grants and never denies: what no permission grants is refused. A role has its own
-permissions and those of every role it inherits, directly or through others.
+permissions and those of every role it inherits, directly or through others. Who has which role is
+told elsewhere, in a document of its own (`hecompile.access.users`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from hecompile.errors import InputError
+from hecompile.access.objects import (
+    ANY_NAME,
+    APPLIES_TO,
+    AUDIT,
+    DEFAULT_ENFORCEMENT,
+    KEY_EVALUATION,
+    KEY_NAMES,
+    KEY_PUBLIC,
+    KEY_SECRET,
+    MODEL,
+    PROGRAM,
+    Action,
+    Enforcement,
+    Kind,
+    ObjectRef,
+    Scope,
+)
+from hecompile.access.policy_json import (
+    DEFAULT_ENVELOPE_SECONDS,
+    POLICY_FORMAT,
+    policy_to_json,
+)
+from hecompile.access.records import canonical_json
+from hecompile.access.terms import (
+    NO_OBLIGATIONS,
+    Constraint,
+    DpNoise,
+    FieldLabels,
+    KeyRule,
+    ModelLabels,
+    Obligations,
+)
+from hecompile.files import sha256_bytes
 
-POLICY_FORMAT = 1
-ANY_NAME = "*"
-
-
-class Action(StrEnum):
-    """What a user may ask for."""
-
-    ENCRYPT = "encrypt"
-    SUBMIT = "submit"
-    EVALUATE = "evaluate"
-    RECEIVE = "receive"
-    DECRYPT = "decrypt"
-    DECLASSIFY = "declassify"
-    HOLD = "hold"
-    REGISTER = "register"
-    ROTATE = "rotate"
-    REFRESH = "refresh"
-    READ = "read"
-    OWN = "own"
-
-
-class Enforcement(StrEnum):
-    """What keeps a user without a permission from acting all the same.
-
-    `cryptographic`: the user lacks a key. `gateway`: a server or a key holder refuses.
-    `client-advisory`: only the user's own client refuses.
-    """
-
-    CRYPTOGRAPHIC = "cryptographic"
-    GATEWAY = "gateway"
-    CLIENT_ADVISORY = "client-advisory"
-
-
-class Kind(StrEnum):
-    """Kinds of objects that a permission names."""
-
-    INPUT = "input"
-    OUTPUT = "output"
-    PROGRAM = "program"
-    MODEL = "model"
-    KEY = "key"
-    AUDIT = "audit"
-
-
-KEY_NAMES = ("secret", "public", "evaluation")
-
-APPLIES_TO: dict[Action, frozenset[Kind]] = {
-    Action.ENCRYPT: frozenset({Kind.INPUT, Kind.MODEL}),
-    Action.SUBMIT: frozenset({Kind.INPUT}),
-    Action.EVALUATE: frozenset({Kind.PROGRAM}),
-    Action.RECEIVE: frozenset({Kind.INPUT, Kind.OUTPUT}),
-    Action.DECRYPT: frozenset({Kind.INPUT, Kind.OUTPUT}),
-    Action.DECLASSIFY: frozenset({Kind.OUTPUT}),
-    Action.HOLD: frozenset({Kind.KEY}),
-    Action.REGISTER: frozenset({Kind.KEY}),
-    Action.ROTATE: frozenset({Kind.KEY}),
-    Action.REFRESH: frozenset({Kind.PROGRAM}),
-    Action.READ: frozenset({Kind.AUDIT}),
-    Action.OWN: frozenset({Kind.MODEL}),
-}
-"""The kinds of objects on which each action means something."""
-
-DEFAULT_ENFORCEMENT: dict[Action, Enforcement] = {
-    # Whoever has the public key can encrypt: only the client's own program refuses.
-    Action.ENCRYPT: Enforcement.CLIENT_ADVISORY,
-    # One key decrypts all that is under it, so a grant of one output is the key holder's word.
-    **{
-        action: Enforcement.GATEWAY
-        for action in Action
-        if action not in (Action.ENCRYPT, Action.HOLD)
-    },
-    Action.HOLD: Enforcement.CRYPTOGRAPHIC,
-}
-"""How an action is enforced in policy format 1 where its permission does not say."""
-
-
-@dataclass(frozen=True, order=True)
-class ObjectRef:
-    """What a permission or a request is about.
-
-    Attributes:
-        kind: The kind of object.
-        name: Name of the input or output (`*` for all of them, in permissions only), one of
-            `secret`, `public`, `evaluation` for a key, empty for the program, the model (its
-            weights: to own them is to know them, to encrypt them there must be encrypted ones)
-            and the audit log.
-    """
-
-    kind: Kind
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse names that the kind does not have.
-
-        Raises:
-            InputError: The name does not fit the kind.
-        """
-        if self.kind in (Kind.INPUT, Kind.OUTPUT):
-            if not self.name:
-                raise InputError(f"object '{self.kind}:' lacks a name; write {self.kind}:NAME")
-        elif self.kind is Kind.KEY:
-            if self.name not in KEY_NAMES:
-                known = ", ".join(f"key:{name}" for name in KEY_NAMES)
-                raise InputError(f"there is no object 'key:{self.name}'; use one of {known}")
-        elif self.name:
-            raise InputError(f"object '{self.kind}' takes no name; write it without ':{self.name}'")
-
-    @classmethod
-    def parse(cls, text: str) -> ObjectRef:
-        """Read `input:NAME`, `output:NAME`, `program`, `model`, `key:NAME` or `audit`.
-
-        Raises:
-            InputError: The text names no object.
-        """
-        kind, colon, name = text.partition(":")
-        if kind not in tuple(Kind) or (colon and not name):
-            raise InputError(
-                f"'{text}' names no object; write input:NAME, output:NAME, program, "
-                "model, key:secret, key:public, key:evaluation or audit"
-            )
-        return cls(Kind(kind), name)
-
-    @classmethod
-    def input(cls, name: str) -> ObjectRef:
-        """The program's input of that name."""
-        return cls(Kind.INPUT, name)
-
-    @classmethod
-    def output(cls, name: str) -> ObjectRef:
-        """The program's output of that name."""
-        return cls(Kind.OUTPUT, name)
-
-    @property
-    def is_wildcard(self) -> bool:
-        """Whether this stands for every input or every output."""
-        return self.name == ANY_NAME
-
-    def covers(self, other: ObjectRef) -> bool:
-        """Whether a permission on this object grants the same action on `other`."""
-        return self.kind is other.kind and (self.is_wildcard or self.name == other.name)
-
-    def __str__(self) -> str:
-        """The text that `parse` reads."""
-        return f"{self.kind}:{self.name}" if self.name else str(self.kind)
-
-
-PROGRAM = ObjectRef(Kind.PROGRAM)
-MODEL = ObjectRef(Kind.MODEL)
-AUDIT = ObjectRef(Kind.AUDIT)
-KEY_SECRET = ObjectRef(Kind.KEY, "secret")
-KEY_PUBLIC = ObjectRef(Kind.KEY, "public")
-KEY_EVALUATION = ObjectRef(Kind.KEY, "evaluation")
+__all__ = [
+    "ANY_NAME",
+    "APPLIES_TO",
+    "AUDIT",
+    "DEFAULT_ENFORCEMENT",
+    "DEFAULT_ENVELOPE_SECONDS",
+    "KEY_EVALUATION",
+    "KEY_NAMES",
+    "KEY_PUBLIC",
+    "KEY_SECRET",
+    "MODEL",
+    "NO_OBLIGATIONS",
+    "POLICY_FORMAT",
+    "PROGRAM",
+    "Action",
+    "Constraint",
+    "DpNoise",
+    "Enforcement",
+    "FieldLabels",
+    "Grant",
+    "KeyRule",
+    "Kind",
+    "ModelLabels",
+    "ObjectRef",
+    "Obligations",
+    "Permission",
+    "PermissionRow",
+    "Policy",
+    "Role",
+    "Scope",
+    "grants",
+    "permission_table",
+    "role_paths",
+    "single_owner_policy",
+]
 
 
 @dataclass(frozen=True)
@@ -172,15 +88,18 @@ class Role:
 
     Attributes:
         name: The role's name.
-        inherits: Roles whose permissions this one has too.
+        inherits: Roles whose permissions and clearances this one has too.
         description: One line for people.
         where: File and line, for messages; no part of the role's identity.
+        clearance: Labels that the role may see: dotted names, `vitals.*` for what begins with
+            `vitals.`, `*` for everything.
     """
 
     name: str
     inherits: tuple[str, ...] = ()
     description: str = ""
     where: str = field(default="", compare=False)
+    clearance: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,6 +111,9 @@ class Permission:
         actions: What it may do.
         objects: On what.
         enforcement: How it is enforced; None takes `DEFAULT_ENFORCEMENT` of each action.
+        scope: What one answer may be about.
+        purposes: Purposes of which a request must name one; empty for any purpose or none.
+        obligations: What is done to a value that is declassified; other actions have none.
         where: File and line, for messages; no part of the permission's identity.
     """
 
@@ -199,50 +121,71 @@ class Permission:
     actions: tuple[Action, ...]
     objects: tuple[ObjectRef, ...]
     enforcement: Enforcement | None = None
+    scope: Scope = Scope.PERSON
+    purposes: tuple[str, ...] = ()
+    obligations: Obligations = NO_OBLIGATIONS
     where: str = field(default="", compare=False)
+
+    @property
+    def is_cohort(self) -> bool:
+        """Whether an answer is about several persons."""
+        return self.scope is Scope.COHORT
 
     def enforcement_of(self, action: Action) -> Enforcement:
         """How `action` is enforced under this permission."""
         return self.enforcement or DEFAULT_ENFORCEMENT[action]
 
-
-@dataclass(frozen=True)
-class User:
-    """A user and the roles given to it; `where` is file and line, for messages."""
-
-    name: str
-    roles: tuple[str, ...]
-    where: str = field(default="", compare=False)
+    def fits(self, scope: Scope, purpose: str) -> bool:
+        """Whether it may serve a request of this scope and purpose."""
+        return self.scope is scope and (not self.purposes or purpose in self.purposes)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Who may do what; deny by default.
+    """What each role may do; deny by default.
 
     Attributes:
         roles: The roles, by name; kept sorted, as their order means nothing.
-        permissions: What each role may do.
-        users: The users, by name; kept sorted too.
+        permissions: What each role may do; of several that grant a request the first decides.
         unused: Inputs and outputs that nobody may touch, stated so that none is forgotten.
+        constraints: Roles that exclude each other.
+        keys: Who may hold each key; kept sorted by the key's name.
+        labels: What the inputs are about; kept sorted by input.
+        model: What the weights were trained on, or None where that is not stated.
+        envelope_seconds: How long what a party sends stays valid.
+        purposes: The purposes that permissions may name.
     """
 
     roles: tuple[Role, ...]
     permissions: tuple[Permission, ...]
-    users: tuple[User, ...]
     unused: tuple[ObjectRef, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    keys: tuple[KeyRule, ...] = ()
+    labels: tuple[FieldLabels, ...] = ()
+    model: ModelLabels | None = None
+    envelope_seconds: int = DEFAULT_ENVELOPE_SECONDS
+    purposes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Sort roles and users, so that equal policies compare equal and print alike."""
+        """Sort what has no order, so that equal policies compare equal and print alike."""
         object.__setattr__(self, "roles", tuple(sorted(self.roles, key=lambda role: role.name)))
-        object.__setattr__(self, "users", tuple(sorted(self.users, key=lambda user: user.name)))
+        object.__setattr__(self, "keys", tuple(sorted(self.keys, key=lambda rule: rule.name)))
+        object.__setattr__(
+            self, "labels", tuple(sorted(self.labels, key=lambda one: str(one.object)))
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the policy's canonical JSON, 64 hexadecimal digits."""
+        return sha256_bytes(canonical_json(policy_to_json(self)))
 
     def role(self, name: str) -> Role | None:
         """The role of that name, or None."""
         return next((role for role in self.roles if role.name == name), None)
 
-    def user(self, name: str) -> User | None:
-        """The user of that name, or None."""
-        return next((user for user in self.users if user.name == name), None)
+    def key_rule(self, name: str) -> KeyRule | None:
+        """The rule for `secret`, `public` or `evaluation`, or None."""
+        return next((rule for rule in self.keys if rule.name == name), None)
 
 
 @dataclass(frozen=True)
@@ -254,14 +197,19 @@ class Grant:
         number: Position of the permission in the policy, from 1.
         action: The action.
         object: The object, which may be a wildcard.
-        enforcement: How it is enforced.
+        permission: The permission that grants it.
     """
 
     path: tuple[str, ...]
     number: int
     action: Action
     object: ObjectRef
-    enforcement: Enforcement
+    permission: Permission
+
+    @property
+    def enforcement(self) -> Enforcement:
+        """How it is enforced."""
+        return self.permission.enforcement_of(self.action)
 
 
 def role_paths(policy: Policy, roles: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -297,33 +245,95 @@ def grants(policy: Policy, roles: Iterable[str]) -> Iterator[Grant]:
         for action in permission.actions:
             for obj in permission.objects:
                 if obj.kind in APPLIES_TO[action]:
-                    yield Grant(path, number, action, obj, permission.enforcement_of(action))
+                    yield Grant(path, number, action, obj, permission)
 
 
 @dataclass(frozen=True)
 class PermissionRow:
-    """One line of the printed table: what a role may do, and from which role it has that."""
+    """One line of the printed table: what a role may do, and from which role it has that.
+
+    Attributes:
+        role: The role.
+        action: What it may do.
+        object: On what.
+        enforcement: How that is enforced.
+        inherited_from: The role whose permission it is, or None for its own.
+        scope: What one answer may be about.
+        purposes: Purposes of which one must be named; empty for any.
+        obligations: What is done to a value that is declassified.
+    """
 
     role: str
     action: Action
     object: ObjectRef
     enforcement: Enforcement
     inherited_from: str | None
+    scope: Scope = Scope.PERSON
+    purposes: tuple[str, ...] = ()
+    obligations: Obligations = NO_OBLIGATIONS
+
+    @property
+    def granularity(self) -> str:
+        """How finely the role sees the object, for people."""
+        return granularity(self.action, self.object, self.scope, self.obligations)
+
+
+def granularity(action: Action, obj: ObjectRef, scope: Scope, obligations: Obligations) -> str:
+    """How finely somebody sees an object who may do `action` on it, for people."""
+    if action is Action.DECLASSIFY:
+        return _released(scope, obligations)
+    if action in (Action.HOLD, Action.REGISTER, Action.ROTATE):
+        return f"{obj.name} key"
+    shown = {
+        Action.ENCRYPT: "own values",
+        Action.SUBMIT: "ciphertext",
+        Action.EVALUATE: "ciphertext",
+        Action.RECEIVE: "ciphertext",
+        Action.DECRYPT: "raw values",
+        Action.REFRESH: "masked values",
+        Action.READ: "log entries",
+        Action.OWN: "weights",
+    }
+    return "weights" if obj.kind is Kind.MODEL else shown[action]
+
+
+def _released(scope: Scope, obligations: Obligations) -> str:
+    what = "cohort mean" if scope is Scope.COHORT else "values"
+    if obligations.label_only:
+        what = "label"
+    elif obligations.round is not None:
+        what += f" rounded to {obligations.round:g}"
+    if obligations.dp is not None:
+        what += f" with rho {obligations.dp.rho:g}"
+    if obligations.budget is not None:
+        what += f" ({obligations.budget} a key)"
+    return what
 
 
 def permission_table(policy: Policy) -> tuple[PermissionRow, ...]:
     """Everything that each role may do in effect, for printing.
 
     Returns:
-        Rows in the order of roles and permissions, each role x action x object once.
+        Rows in the order of roles and permissions, each role x action x object x terms once.
     """
-    rows: dict[tuple[str, Action, ObjectRef, Enforcement], PermissionRow] = {}
+    rows: dict[tuple[object, ...], PermissionRow] = {}
     for role in policy.roles:
         for grant in grants(policy, (role.name,)):
             source = grant.path[-1] if len(grant.path) > 1 else None
-            key = (role.name, grant.action, grant.object, grant.enforcement)
+            terms = grant.permission
+            row = PermissionRow(
+                role.name,
+                grant.action,
+                grant.object,
+                grant.enforcement,
+                source,
+                terms.scope,
+                terms.purposes,
+                terms.obligations,
+            )
+            key = dataclasses.astuple(dataclasses.replace(row, inherited_from=None))
             if key not in rows or source is None:
-                rows[key] = PermissionRow(*key, inherited_from=source)
+                rows[key] = row
     return tuple(rows.values())
 
 
@@ -338,7 +348,7 @@ def single_owner_policy(
         encrypted_model: Whether the program's weights are encrypted; the owner encrypts them.
 
     Returns:
-        Roles `owner` (user `owner`) and `evaluator` (user `cloud`).
+        Roles `owner` and `evaluator`; `single_owner_users` names a user for each.
     """
     entries = tuple(ObjectRef.input(name) for name in inputs)
     results = tuple(ObjectRef.output(name) for name in outputs)
@@ -358,5 +368,4 @@ def single_owner_policy(
         Role("owner", description="Owns the data and the keys, and reads the results"),
         Role("evaluator", description="Computes on ciphertexts, sees no value and no secret key"),
     )
-    users = (User("owner", ("owner",)), User("cloud", ("evaluator",)))
-    return Policy(roles, permissions, users)
+    return Policy(roles, permissions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -117,21 +118,46 @@ class Record:
             raise self.wrong(field, "must be text")
         return value
 
-    def integer(self, field: str, minimum: int = 0) -> int:
-        """A whole number not below `minimum`."""
+    def integer(self, field: str, minimum: int = 0, maximum: int | None = None) -> int:
+        """A whole number not below `minimum`, nor above `maximum` if that is given."""
         value = self.fields.get(field)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise self.wrong(field, f"must be a whole number not below {minimum}")
+        if (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or value < minimum
+            or (maximum is not None and value > maximum)
+        ):
+            bounds = f"not below {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+            raise self.wrong(field, f"must be a whole number {bounds}")
         return value
 
-    def number(self, field: str) -> float:
-        """A finite number not below zero."""
+    def number(self, field: str, minimum: float = 0.0) -> float:
+        """A finite number not below `minimum`."""
         value = self.fields.get(field)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise self.wrong(field, "must be a number")
-        if not math.isfinite(value) or value < 0:
-            raise self.wrong(field, "must be finite and not below 0")
+        if abs(value) > sys.float_info.max or not value >= minimum:
+            raise self.wrong(
+                field,
+                "must be finite"
+                if minimum == -math.inf
+                else f"must be finite and not below {minimum:g}",
+            )
         return float(value)
+
+    def above_zero(self, field: str) -> float:
+        """A finite number above zero."""
+        value = self.number(field)
+        if value == 0:
+            raise self.wrong(field, "must be above 0")
+        return value
+
+    def flag(self, field: str, default: bool) -> bool:
+        """True or false."""
+        value = self.fields.get(field, default)
+        if not isinstance(value, bool):
+            raise self.wrong(field, "must be true or false")
+        return value
 
     def texts(self, field: str) -> tuple[str, ...]:
         """A list of strings, empty where the field is absent."""

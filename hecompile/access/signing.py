@@ -1,4 +1,4 @@
-"""Ed25519 signatures over in-toto statements in DSSE envelopes, and the keys that are trusted.
+"""Ed25519 signatures over statements in DSSE envelopes.
 
 An envelope is accepted only in the one spelling that `sign` writes, so that no byte of it can be
 changed unnoticed. Key identifiers are computed from the key, never read from a file.
@@ -6,23 +6,20 @@ changed unnoticed. Key identifiers are computed from the key, never read from a 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
-    load_pem_public_key,
 )
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import (
@@ -30,112 +27,42 @@ from securesystemslib.exceptions import (
     UnverifiedSignatureError,
     VerificationError,
 )
-from securesystemslib.signer import (  # type: ignore[attr-defined]  # public, not in an __all__
-    CryptoSigner,
-    SSlibKey,
-)
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # public there
 
 from hecompile.access.records import canonical_json, parse_json
+from hecompile.access.trust import (
+    FOREIGN_ANY,
+    MAX_SIGNATURES,
+    PublicKey,
+    TrustedKeys,
+    TrustStore,
+    check_owner,
+    forget,
+)
 from hecompile.errors import InputError, IntegrityError
 from hecompile.files import atomic_write_bytes, cannot_read, config_home, private_folder
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-MAX_ENVELOPE_BYTES = 32 << 20
-_MAX_KEY_BYTES = 16 << 10
-_MAX_SIGNATURES = 16
-_FOREIGN_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_FOREIGN_ANY = stat.S_IRWXG | stat.S_IRWXO
+__all__ = [
+    "MAX_ENVELOPE_BYTES",
+    "PAYLOAD_TYPE",
+    "PublicKey",
+    "Signed",
+    "SigningKey",
+    "TrustStore",
+    "TrustedKeys",
+    "check_signatures",
+    "cosign",
+    "default_key_path",
+    "is_signed_by",
+    "parse_envelope",
+    "sign",
+    "verify",
+    "verify_signed",
+]
 
-
-@dataclass(frozen=True)
-class PublicKey:
-    """The public half of a signing key.
-
-    Attributes:
-        keyid: SHA-256 over the key, 64 hexadecimal digits.
-        pem: The key in PEM (SubjectPublicKeyInfo).
-    """
-
-    keyid: str
-    pem: bytes
-
-    @classmethod
-    def from_pem(cls, pem: bytes, source: str) -> PublicKey:
-        """Read an Ed25519 public key; `source` names it in messages.
-
-        Raises:
-            InputError: The bytes are not such a key.
-        """
-        try:
-            key = load_pem_public_key(pem)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise InputError(
-                f"{source} is not a public key in PEM; give the .pub file of the signer"
-            ) from error
-        if not isinstance(key, Ed25519PublicKey):
-            raise InputError(f"{source} is not an Ed25519 key; only Ed25519 signatures are used")
-        plain = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        return cls(SSlibKey.from_crypto(key).keyid, plain)
-
-    @classmethod
-    def load(cls, path: str | Path) -> PublicKey:
-        """Read an Ed25519 public key from a PEM file.
-
-        Raises:
-            InputError: The file cannot be read or is not such a key.
-        """
-        try:
-            with Path(path).open("rb") as stream:
-                return cls.from_pem(stream.read(_MAX_KEY_BYTES), str(path))
-        except OSError as error:
-            raise cannot_read(Path(path), error) from error
-
-    def verifier(self) -> SSlibKey:
-        """The key as securesystemslib takes it."""
-        return SSlibKey.from_crypto(load_pem_public_key(self.pem), self.keyid)
-
-
-class TrustStore:
-    """A folder of public keys (`*.pub`, PEM) whose signatures are accepted."""
-
-    def __init__(self, folder: str | Path | None = None) -> None:
-        """Use `folder`, by default `trusted` in the user's settings folder."""
-        self.folder = Path(folder) if folder is not None else config_home() / "trusted"
-
-    def add(self, key: PublicKey) -> Path:
-        """Trust a key from now on.
-
-        Returns:
-            The file that holds it; removing the file withdraws the trust.
-
-        Raises:
-            InputError: The file cannot be written.
-        """
-        private_folder(self.folder)
-        path = self.folder / f"{key.keyid[:16]}.pub"
-        atomic_write_bytes(path, key.pem, 0o600)
-        return path
-
-    def load(self, extra: Sequence[str | Path] = ()) -> tuple[PublicKey, ...]:
-        """All trusted keys.
-
-        Args:
-            extra: Further PEM files to trust this once.
-
-        Raises:
-            InputError: A file cannot be read or is no key.
-            IntegrityError: Others than the user could have put a key into the folder.
-        """
-        found = [PublicKey.load(path) for path in extra]
-        try:
-            if self.folder.is_dir():
-                paths = sorted(self.folder.glob("*.pub"))
-                for place in (self.folder, *paths):
-                    _check_owner(place, place.stat(), _FOREIGN_WRITE, "go-w")
-                found += [PublicKey.load(path) for path in paths]
-        except OSError as error:
-            raise cannot_read(self.folder, error) from error
-        return tuple({key.keyid: key for key in found}.values())
+PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+MAX_ENVELOPE_BYTES: Final = 32 << 20
+_MAX_KEY_BYTES: Final = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -160,7 +87,7 @@ class SigningKey:
         """
         try:
             with Path(path).open("rb") as stream:
-                _check_owner(Path(path), os.fstat(stream.fileno()), _FOREIGN_ANY, "600")
+                check_owner(Path(path), os.fstat(stream.fileno()), FOREIGN_ANY, "600")
                 pem = stream.read(_MAX_KEY_BYTES)
         except OSError as error:
             raise cannot_read(Path(path), error) from error
@@ -201,11 +128,11 @@ class SigningKey:
         try:
             atomic_write_bytes(target, pem, 0o600, exclusive=True)
         except FileExistsError:
-            _forget(trusted)
+            forget(trusted)
             return cls.load(target)
         except BaseException:
             if not target.exists():
-                _forget(trusted)
+                forget(trusted)
             raise
         return key
 
@@ -229,33 +156,86 @@ def default_key_path() -> Path:
     return config_home() / "signing.pem"
 
 
-def sign(statement: bytes, key: SigningKey) -> bytes:
+@dataclass(frozen=True)
+class Signed:
+    """What an envelope holds, and who signed it.
+
+    Attributes:
+        payload: The statement.
+        keyids: Identifiers of the keys that signed, sorted; every signature was checked.
+    """
+
+    payload: bytes
+    keyids: tuple[str, ...]
+
+
+def sign(statement: bytes, key: SigningKey, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """Put a statement into a DSSE envelope signed with `key`.
+
+    Args:
+        statement: What is signed.
+        key: Who signs.
+        payload_type: Kind of the statement; it is signed too.
 
     Returns:
         The envelope as canonical JSON, ending in a line break.
     """
-    envelope = Envelope(statement, PAYLOAD_TYPE, {})
-    envelope.sign(CryptoSigner(key.private, key.public_key.verifier()))
-    return _spell(envelope)
+    return _spell(_signed(Envelope(statement, payload_type, {}), key))
 
 
-def verify(envelope: bytes, trusted: Sequence[PublicKey], what: str = "manifest.json") -> bytes:
+def cosign(
+    envelope: bytes,
+    key: SigningKey,
+    what: str = "manifest.json",
+    payload_type: str = PAYLOAD_TYPE,
+) -> bytes:
+    """Add a signature to an envelope; those that it has are kept and not judged.
+
+    Raises:
+        InputError: The key has signed already.
+        IntegrityError: The bytes are not an envelope, or it has all the signatures it may have.
+    """
+    parsed = parse_envelope(envelope, what, payload_type)
+    if key.keyid in parsed.signatures:
+        raise InputError(f"{what} is signed with key {key.keyid} already; nothing was changed")
+    if len(parsed.signatures) >= MAX_SIGNATURES:
+        raise IntegrityError(f"{what} has {MAX_SIGNATURES} signatures already; no more are taken")
+    return _spell(_signed(parsed, key))
+
+
+def verify(
+    envelope: bytes,
+    trusted: Sequence[PublicKey],
+    what: str = "manifest.json",
+    payload_type: str = PAYLOAD_TYPE,
+) -> bytes:
+    """The statement in an envelope that `verify_signed` accepts."""
+    return verify_signed(envelope, trusted, what, payload_type).payload
+
+
+def verify_signed(
+    envelope: bytes,
+    trusted: Sequence[PublicKey],
+    what: str = "manifest.json",
+    payload_type: str = PAYLOAD_TYPE,
+) -> Signed:
     """Check an envelope and give the statement in it.
 
-    Every signature present must be valid and by a trusted key.
+    Every signature present must be valid and by a trusted key of its own; where `trusted` asks
+    for several signatures (`TrustedKeys.threshold`), so many must be there.
 
     Args:
         envelope: The envelope, as `sign` wrote it.
         trusted: The keys accepted.
         what: Name of the envelope, for messages.
+        payload_type: The kind of statement that it must hold.
 
     Raises:
-        IntegrityError: The envelope is malformed, its signer is not trusted or a signature does
-            not match.
+        IntegrityError: The envelope is malformed, a signer is not trusted, a signature does not
+            match, or there are too few.
     """
-    parsed = parse_envelope(envelope, what)
-    if not 1 <= len(parsed.signatures) <= _MAX_SIGNATURES:
+    parsed = parse_envelope(envelope, what, payload_type)
+    if not 1 <= len(parsed.signatures) <= MAX_SIGNATURES:
         raise IntegrityError(f"{what} has {len(parsed.signatures)} signatures; get a signed copy")
     by_id = {key.keyid: key for key in trusted}
     for keyid in parsed.signatures:
@@ -264,25 +244,68 @@ def verify(envelope: bytes, trusted: Sequence[PublicKey], what: str = "manifest.
                 f"{what} is signed with key {keyid[:80]!r}, which is not trusted here; if you know "
                 "that its owner made it, give the public key with --trust PUBLIC_KEY.pem"
             )
-    keys = [by_id[keyid].verifier() for keyid in parsed.signatures]
+        if not is_signed_by(parsed, by_id[keyid]):
+            raise IntegrityError(
+                f"{what} does not match its signature by key {keyid}: it was changed after "
+                "signing; get a fresh copy"
+            )
+    keyids = tuple(sorted(parsed.signatures))
+    command = "manifest sign" if payload_type == PAYLOAD_TYPE else "users sign"
+    check_signatures(keyids, TrustedKeys.of(trusted).threshold, what, command=command)
+    return Signed(parsed.payload, keyids)
+
+
+def is_signed_by(envelope: Envelope, key: PublicKey) -> bool:
+    """Whether an envelope bears a right signature by that key."""
     try:
-        parsed.verify(list(keys), threshold=len(keys))
-    except (VerificationError, UnverifiedSignatureError) as error:
+        envelope.verify([key.verifier()], threshold=1)
+    except (VerificationError, UnverifiedSignatureError):
+        return False
+    return True
+
+
+def check_signatures(
+    keyids: Sequence[str],
+    threshold: int,
+    what: str,
+    signers: Sequence[str] = (),
+    command: str = "manifest sign",
+) -> None:
+    """Refuse too few signatures, and those by keys that are not to sign this.
+
+    Args:
+        keyids: Distinct keys whose signatures were checked.
+        threshold: How many are asked for.
+        what: Name of what they signed, for messages.
+        signers: Keys that may sign it; none for all that are trusted.
+        command: What adds a signature, for messages.
+
+    Raises:
+        IntegrityError: Naming the key at fault, or how many signatures are missing.
+    """
+    for keyid in keyids:
+        if signers and keyid not in signers:
+            raise IntegrityError(
+                f"{what} is signed with key {keyid}, which is not among its {len(signers)} "
+                "signers; have it signed by those alone"
+            )
+    if len(keyids) < threshold:
         raise IntegrityError(
-            f"{what} does not match its signature by key {keys[0].keyid}: it was changed after "
-            "signing; get a fresh copy"
-        ) from error
-    return parsed.payload
+            f"{what} has {len(keyids)} of the {threshold} signatures that it needs; have the other "
+            f"signers add theirs with hecompile {command}"
+        )
 
 
-def parse_envelope(envelope: bytes, what: str = "manifest.json") -> Envelope:
+def parse_envelope(
+    envelope: bytes, what: str = "manifest.json", payload_type: str = PAYLOAD_TYPE
+) -> Envelope:
     """Read an envelope without believing it: form is checked, signatures are not.
 
     Raises:
         IntegrityError: The bytes are not an envelope as `sign` writes it.
     """
     malformed = IntegrityError(
-        f"{what} is not a signed manifest as hecompile writes it, or was changed; get a fresh copy"
+        f"{what} is not a signed document as hecompile writes it, or was changed; get a fresh copy"
     )
     data: Any = parse_json(envelope, what, MAX_ENVELOPE_BYTES)
     if not isinstance(data, dict) or data.keys() != {"payload", "payloadType", "signatures"}:
@@ -290,7 +313,7 @@ def parse_envelope(envelope: bytes, what: str = "manifest.json") -> Envelope:
     signatures = data["signatures"]
     if not isinstance(signatures, list) or not all(_is_signature(item) for item in signatures):
         raise malformed
-    if not isinstance(data["payload"], str) or data["payloadType"] != PAYLOAD_TYPE:
+    if not isinstance(data["payload"], str) or data["payloadType"] != payload_type:
         raise malformed
     try:
         parsed = Envelope.from_dict(data)
@@ -299,6 +322,11 @@ def parse_envelope(envelope: bytes, what: str = "manifest.json") -> Envelope:
     if _spell(parsed) != envelope:
         raise malformed
     return parsed
+
+
+def _signed(envelope: Envelope, key: SigningKey) -> Envelope:
+    envelope.sign(CryptoSigner(key.private, key.public_key.verifier()))
+    return envelope
 
 
 def _is_signature(item: object) -> bool:
@@ -310,19 +338,7 @@ def _is_signature(item: object) -> bool:
 
 
 def _spell(envelope: Envelope) -> bytes:
-    return canonical_json(envelope.to_dict()) + b"\n"
-
-
-def _forget(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def _check_owner(path: Path, found: os.stat_result, foreign: int, remedy: str) -> None:
-    if found.st_uid not in (os.geteuid(), 0):
-        raise IntegrityError(f"{path} belongs to another user; use a file of your own")
-    if stat.S_IMODE(found.st_mode) & foreign:
-        raise IntegrityError(
-            f"{path} is open to other users; make sure that nobody touched it, then run "
-            f"chmod {remedy} {path}"
-        )
+    """The one spelling: canonical JSON, signatures sorted by their keys."""
+    found = envelope.to_dict()
+    found["signatures"].sort(key=lambda signature: signature["keyid"])
+    return canonical_json(found) + b"\n"

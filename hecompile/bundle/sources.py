@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hecompile.access.manifest import MANIFEST_NAME, is_member_name
+from hecompile.access.users import USERS_NAME
 from hecompile.errors import InputError, IntegrityError
 from hecompile.files import cannot_read
 
@@ -76,8 +77,30 @@ def no_manifest(path: Path) -> NotABundleError:
     return NotABundleError(f"{path} is not a bundle: it has no {MANIFEST_NAME}; name a bundle")
 
 
+def read_member(source: Source, name: str, limit: int) -> bytes:
+    """The contents of one file, which may have at most `limit` bytes.
+
+    Raises:
+        IntegrityError: It is larger, or cannot be read.
+    """
+    data = bytearray()
+    for piece in source.pieces(name):
+        data += piece
+        if len(data) > limit:
+            raise changed(source.path, name)
+    return bytes(data)
+
+
+def changed(path: Path, name: str) -> IntegrityError:
+    """The error for a file that is not as signed."""
+    return IntegrityError(
+        f"file {name} of bundle {path} was changed: it does not match the signed manifest; get a "
+        "fresh copy"
+    )
+
+
 def _check_name(path: Path, name: str) -> None:
-    if name != MANIFEST_NAME and not is_member_name(name):
+    if name not in (MANIFEST_NAME, USERS_NAME) and not is_member_name(name):
         raise IntegrityError(
             f"bundle {path} holds a file named {name[:100]!r}, which no bundle may hold; "
             "get a fresh copy"

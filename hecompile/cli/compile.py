@@ -18,6 +18,7 @@ from hecompile.cli.options import (
     observer_options,
     output_option,
 )
+from hecompile.cli.terms import TermsOptions, terms_options
 from hecompile.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration", type=PATH, required=True, metavar="CAL.npz", help="Samples, batch first."
 )
-@click.option("--policy", type=PATH, metavar="POLICY.toml", help="Who may do what.")
+@click.option("--policy", type=PATH, metavar="POLICY.toml", help="What each role may do.")
+@click.option("--users", type=PATH, metavar="USERS.toml", help="Who has which role.")
 @click.option("--precision", type=float, help="Largest error allowed on the raw outputs.")
 @click.option(
     "--refresh",
@@ -111,6 +113,7 @@ if TYPE_CHECKING:
 @click.option("--pass", "extra", multiple=True, metavar="TEXT", help="A further pass; repeatable.")
 @load_option
 @observer_options
+@terms_options
 @click.option("--sign-key", type=PATH, metavar="KEY.pem", help="Ed25519 key; by default your own.")
 @click.option("-v", "--verbose", is_flag=True, help="Also tell each polynomial as it is chosen.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
@@ -119,6 +122,7 @@ def command(
     model: Path,
     calibration: Path,
     policy: Path | None,
+    users: Path | None,
     precision: float | None,
     backend: str,
     output: Path,
@@ -129,6 +133,7 @@ def command(
     cost_model: Path | None,
     watch: WatchOptions,
     sign_key: Path | None,
+    terms: TermsOptions,
     verbose: bool,
     overwrite: bool,
     as_json: bool,
@@ -137,7 +142,8 @@ def command(
     """Compile the trained model MODEL (ONNX) into an encrypted program with an access manifest.
 
     Arrays in CAL.npz are named as the model's inputs, samples first. Without --policy a built-in
-    policy with a single owner applies and is printed.
+    policy with a single owner applies and is printed. Without --users a bundle of a policy of your
+    own lets nobody do anything until hecompile users sign adds a users document.
     """
     from hecompile.bundle.store import check_destination
 
@@ -153,6 +159,7 @@ def command(
     costs = used_cost_model(cost_model)
     rules = _policy(policy)
     signing_key = _signing_key(sign_key)
+    agreed = terms.read(sign_key)
     passes = _passes(extra, load)
     watching = watch.start()
     arrays = load_npz(calibration)
@@ -163,6 +170,7 @@ def command(
             model,
             calibration=arrays,
             policy=rules,
+            users=users,
             backend=backend,
             precision=precision,
             passes=passes,
@@ -173,15 +181,16 @@ def command(
             progress=progress,
         )
     watching.tell()
-    compiled.save(output, signing_key=signing_key, overwrite=overwrite)
+    compiled.save(
+        output, signing_key=signing_key, overwrite=overwrite, terms=agreed, tell=console.say
+    )
     tell(compiled, output, built_in=policy is None, as_json=as_json)
 
 
 def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> None:
     """Print what was compiled; the built-in policy, which nobody wrote, goes to stderr."""
-    from hecompile.access.policy_checks import policy_warnings, work_warnings
+    from hecompile.access.policy_warnings import policy_warnings, work_warnings
     from hecompile.cli.describe import policy_document, policy_text, report_text
-    from hecompile.ir.public import has_weights
 
     report = compiled.report.to_json()
     warnings = [
@@ -190,24 +199,17 @@ def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> Non
         for fit in compiled.report.fits
         if fit.outside > 0
     ]
-    inputs, outputs = (
-        [entry.label for entry in side] for side in (compiled.spec.inputs, compiled.spec.outputs)
-    )
-    warnings += policy_warnings(compiled.policy)
-    rounds = len(compiled.spec.refreshes)
-    hidden = has_weights(compiled.program)
-    warnings += work_warnings(
-        compiled.policy, inputs, outputs, refreshes=rounds, encrypted_model=hidden
-    )
+    warnings += policy_warnings(compiled.policy, compiled.users, compiled.facts)
+    warnings += work_warnings(compiled.policy, compiled.users, compiled.facts)
     for warning in warnings:
         console.warn(warning)
     if built_in:
         console.say("no --policy was given; the built-in single-owner policy applies:")
-        console.say(policy_text(compiled.policy).rstrip("\n"))
+        console.say(policy_text(compiled.policy, compiled.users).rstrip("\n"))
     document = {
         "bundle": str(output),
         **report,
-        **policy_document(compiled.policy),
+        **policy_document(compiled.policy, compiled.users),
         "warnings": warnings,
     }
     console.result(document, f"wrote {output}\n{report_text(report)}", as_json)

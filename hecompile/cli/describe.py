@@ -9,6 +9,7 @@ from hecompile.cli import console
 
 if TYPE_CHECKING:
     from hecompile.access.policy import Policy
+    from hecompile.access.users import Users
 
 Report = Mapping[str, Any]
 
@@ -16,7 +17,7 @@ PROCESS_BYTES = 110 * 10**6
 """Memory of an evaluating process beside keys, weights and ciphertexts, at least about."""
 
 
-def policy_document(policy: Policy) -> dict[str, object]:
+def policy_document(policy: Policy, users: Users | None = None) -> dict[str, object]:
     """Who may do what, as JSON values."""
     from hecompile.access.policy import permission_table
 
@@ -26,31 +27,41 @@ def policy_document(policy: Policy) -> dict[str, object]:
                 "role": row.role,
                 "action": str(row.action),
                 "object": str(row.object),
+                "granularity": row.granularity,
+                "scope": str(row.scope),
+                "purposes": list(row.purposes),
                 "enforcement": str(row.enforcement),
                 "inherited_from": row.inherited_from,
             }
             for row in permission_table(policy)
         ],
-        "users": {user.name: list(user.roles) for user in policy.users},
+        "users": {user.name: list(user.roles) for user in users.users} if users else {},
     }
 
 
-def policy_text(policy: Policy) -> str:
-    """Who may do what, for people."""
+def policy_text(policy: Policy, users: Users | None = None) -> str:
+    """Who may do what and how finely, for people."""
     from hecompile.access.policy import permission_table
 
-    joined: dict[tuple[str, str, str, str], list[str]] = {}
+    joined: dict[tuple[str, ...], list[str]] = {}
     for row in permission_table(policy):
         source = f"from {row.inherited_from}" if row.inherited_from else ""
-        key = (row.role, str(row.action), str(row.enforcement), source)
+        sees, purposes = row.granularity, ", ".join(row.purposes)
+        key = (row.role, str(row.action), sees, purposes, str(row.enforcement), source)
         joined.setdefault(key, []).append(str(row.object))
     rows = [
-        (role, action, ", ".join(objects), enforcement, source)
-        for (role, action, enforcement, source), objects in joined.items()
+        (role, action, ", ".join(objects), *others)
+        for (role, action, *others), objects in joined.items()
     ]
-    users = [(user.name, ", ".join(user.roles) or "no role") for user in policy.users]
-    head = ("role", "may", "object", "enforcement", "inherited")
-    return console.table(rows, head) + "  users:\n" + console.table(users, indent="    ")
+    head = ("role", "may", "object", "sees or gets", "for", "enforcement", "inherited")
+    text = console.table(rows, head)
+    if users is None:
+        return text
+    people = [
+        (user.name, ", ".join(user.roles) or "no role", "" if user.key else "no key yet")
+        for user in users.users
+    ]
+    return f"{text}  users, version {users.version}:\n{console.table(people, indent='    ')}"
 
 
 def report_text(report: Report) -> str:

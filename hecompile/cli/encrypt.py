@@ -34,25 +34,34 @@ def command(
     access: Access,
     as_json: bool,
 ) -> None:
-    """Check, preprocess and encrypt the samples in X.npz under the public key.
+    """Check, preprocess, encrypt and sign the samples in X.npz.
 
-    Arrays are named as the model's inputs, samples first.
+    Arrays are named as the model's inputs, samples first. They are encrypted under the public key
+    and signed with the identity of USER, who must be allowed to submit them where they arrive.
     """
+    from hecompile.runtime.wants import encryptions
+
     door = access.door(bundle)
-    guard = door.guard(access.user)
+    guard = access.guard(door)
     guard.encrypt(guard.inputs)
     check_output(output)
+    identity = access.identity(guard, encryptions(guard.inputs))
     from hecompile.cli.hectfile import write_parts
     from hecompile.cli.samples import read_samples
+    from hecompile.runtime.bundle_parts import read_spec
     from hecompile.runtime.client import Client, RangeWarning
+    from hecompile.runtime.inspection import check_handed_over
+    from hecompile.runtime.keycard import Role
     from hecompile.runtime.keys import load_public_key
-    from hecompile.runtime.parties import read_spec
 
+    check_handed_over(keys, Role.PUBLIC)
     spec = read_spec(door.files())
     arrays = read_samples(samples, spec)
     key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
     warnings: list[RangeWarning] = []
-    envelopes = Client(spec, key).encrypt(arrays, warnings.append)
+    lifetime = door.manifest.policy.envelope_seconds
+    client = Client(spec, key, identity=identity, lifetime=lifetime)
+    envelopes = client.encrypt(arrays, warnings.append)
     for warning in warnings:
         console.warn(warning)
     written = write_parts(output, envelopes)

@@ -39,19 +39,30 @@ def command(
     access: Access,
     as_json: bool,
 ) -> None:
-    """Encrypt the weights of BUNDLE under the public key, for the evaluator.
+    """Encrypt the weights of BUNDLE under the public key, for the evaluator, and sign them.
 
     BUNDLE must be compiled with --encrypt-model and hold the model owner's part: what
     `hecompile export` writes, for all others, does not.
     """
     door = access.door(bundle)
-    door.guard(access.user).encrypt_model()
+    guard = access.guard(door)
+    guard.encrypt_model()
     check_output(output)
     from hecompile.files import atomic_write_bytes
-    from hecompile.runtime.parties import model_owner, read_spec
+    from hecompile.runtime.bundle_parts import read_program, read_spec, read_weights
+    from hecompile.runtime.inspection import check_handed_over
+    from hecompile.runtime.keycard import Role
+    from hecompile.runtime.keys import load_public_key
+    from hecompile.runtime.model_weights import ModelOwner
+    from hecompile.runtime.wants import MODELLING
 
+    identity = access.identity(guard, MODELLING)
+    check_handed_over(keys, Role.PUBLIC)
     files = door.files()
-    owner = model_owner(files, read_spec(files), keys)
+    spec = read_spec(files)
+    key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
+    constants = read_weights(files, spec) or {}
+    owner = ModelOwner(read_program(files, spec), constants, key, spec.manifest, identity)
     data = owner.encrypt(console.Progress())
     atomic_write_bytes(output, data)
     document = {"output": str(output), "weights": len(owner.contract), "bytes": len(data)}

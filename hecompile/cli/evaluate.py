@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from hecompile.cli import console
-from hecompile.cli.door import Door
 from hecompile.cli.options import (
     PATH,
     Access,
@@ -21,6 +20,7 @@ from hecompile.cli.options import (
     check_output,
     json_option,
     keys_option,
+    limit_options,
     output_option,
     weights_cache_option,
     workers_option,
@@ -28,8 +28,16 @@ from hecompile.cli.options import (
 from hecompile.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from hecompile.runtime.evaluator import Evaluation, Evaluator
-    from hecompile.runtime.profiling import Profiler
+    from hecompile.access.identity import Identity
+    from hecompile.cli.door import Door
+    from hecompile.ir.program import Program
+    from hecompile.runtime.crew import Outcome
+    from hecompile.runtime.gateway import Gateway
+    from hecompile.runtime.guard import PolicyGuard
+    from hecompile.runtime.header import Header
+    from hecompile.runtime.inspection import Inspector
+    from hecompile.runtime.processes import EvaluatorProcess
+    from hecompile.runtime.spec import ClientSpec
 
 REQUEST_SUFFIX = ".request"
 STATE_SUFFIX = ".state"
@@ -51,6 +59,7 @@ STATE_SUFFIX = ".state"
 @output_option("The encrypted outputs.", True, "OUT.hect")
 @workers_option
 @weights_cache_option
+@limit_options
 @access_options
 @json_option
 def command(
@@ -64,10 +73,16 @@ def command(
     output: Path,
     workers: int,
     weights_cache: Path | None,
+    memory_limit: int | None,
+    cpu_limit: int | None,
     access: Access,
     as_json: bool,
 ) -> None:
     """Compute on encrypted samples with the evaluation keys.
+
+    Envelopes are looked at here: who signed, whether that user may, and whether it was sent before.
+    A process of its own, with limits and without the identity of USER, computes; its results are
+    signed here.
 
     Where the program needs the key holder, OUT.hect.request and OUT.hect.state are written instead
     of OUT.hect. Send the request to `hecompile refresh`, then go on with --resume OUT.hect.state
@@ -79,22 +94,37 @@ def command(
     if not begins and not goes_on:
         raise UsageError("give either --input, or --resume together with --response")
     _one_thread()
+    from hecompile.runtime.wants import EVALUATION
+
     door = access.door(bundle)
-    door.guard(access.user).evaluate()
+    guard = access.guard(door)
+    guard.evaluate()
     check_output(output)
     check_output(profile)
-    evaluator = _evaluator(door, keys, model, weights_cache)
-    profiler = _profiler(evaluator) if profile is not None else None
-    running = _begun(evaluator, encrypted or resume or output, response)
-    # A profile is this process's.
-    workers = 1 if profiler else workers
-    if workers > 1 and len(running) == 1:
-        evaluator.start_helper()
-    _finish(running, _Files.beside(output), resume, as_json, workers)
-    if profiler is not None and profile is not None:
+    identity = access.identity(guard, EVALUATION)
+    front = _Front.of(door, guard, access.inspector(guard), identity, keys, model)
+    items, headers = front.looked_at(encrypted or resume or output, response)
+    # A profile is one process's.
+    workers = 1 if profile is not None else workers
+    process = front.process(
+        items,
+        workers=workers,
+        profile=profile is not None,
+        weights_cache=weights_cache,
+        memory=memory_limit,
+        cpu=cpu_limit,
+    )
+    with process:
+        # Taken once the process is ready, so that one that cannot start uses nothing up.
+        for header in headers:
+            front.gateway.take(header)
+        outcomes = process.advance(items)
+    signed = [front.signed(*pair) for pair in zip(outcomes, headers, strict=True)]
+    _finish(signed, _Files.beside(output), resume, as_json)
+    if profile is not None and process.profile is not None:
         from hecompile.costs import write_profile
 
-        write_profile(profile, profiler.profile(len(running)))
+        write_profile(profile, process.profile)
 
 
 def _one_thread() -> None:
@@ -107,57 +137,128 @@ def _one_thread() -> None:
             os.environ.setdefault(name, "1")
 
 
-def _evaluator(door: Door, keys: Path, model: Path | None, cache: Path | None) -> Evaluator:
-    from hecompile.runtime.evaluator import Evaluator, galois_steps
-    from hecompile.runtime.keys import load_evaluation_keys
-    from hecompile.runtime.model_weights import read_model_file
-    from hecompile.runtime.parties import read_program, read_spec
+@dataclass(frozen=True)
+class _Front:
+    """What stands before the evaluating process, and does not compute.
 
-    files = door.files()
-    if files.has_owners_part:
-        console.warn(
-            "this bundle holds the model's weights in the clear; give the evaluator the copy that "
-            "'hecompile export' writes"
+    Attributes:
+        server: Contents of the evaluator's files, program and constants.
+        program: The program in them.
+        spec: What is known of it.
+        gateway: Looks at envelopes, and signs.
+        keys: Folder of the evaluation keys.
+        key_id: Identifier of the key.
+        model: Envelope of encrypted weights that was let pass, if there are some.
+    """
+
+    server: tuple[bytes, bytes]
+    program: Program
+    spec: ClientSpec
+    gateway: Gateway
+    keys: Path
+    key_id: str
+    model: bytes | None
+
+    @classmethod
+    def of(
+        cls,
+        door: Door,
+        guard: PolicyGuard,
+        inspector: Inspector,
+        identity: Identity,
+        keys: Path,
+        model: Path | None,
+    ) -> _Front:
+        """Read what is needed of a bundle, and look at the model's envelope."""
+        from hecompile.runtime.bundle_parts import (
+            CONSTANTS_FILE,
+            PROGRAM_FILE,
+            read_program,
+            read_spec,
         )
-    spec = read_spec(files)
-    program = read_program(files, spec)
-    progress = console.Progress()
-    found = load_evaluation_keys(
-        keys, spec.parameters, spec.program, galois_steps(program), progress, spec.manifest
-    )
-    weights = read_model_file(model, program) if model is not None else None
-    return Evaluator(
-        program,
-        found,
-        progress=progress,
-        manifest=spec.manifest,
-        model=weights,
-        weights_cache=cache,
-    )
+        from hecompile.runtime.gateway import Gateway
+        from hecompile.runtime.inspection import check_handed_over, lifetime_of
+        from hecompile.runtime.keycard import Role, open_folder
+        from hecompile.runtime.model_weights import check_model, read_model_file
 
+        check_handed_over(keys, Role.EVALUATION)
+        files = door.files()
+        if files.has_owners_part:
+            console.warn(
+                "this bundle holds the model's weights in the clear; give the evaluator the copy "
+                "that 'hecompile export' writes"
+            )
+        spec = read_spec(files)
+        program = read_program(files, spec)
+        source = open_folder(keys, Role.EVALUATION, spec.parameters, spec.program, spec.manifest)
+        key_id = source.card.key_id
+        data = read_model_file(model, program) if model is not None else None
+        check_model(data, program, key_id, spec.manifest, inspector)
+        server = files.read(PROGRAM_FILE), files.read(CONSTANTS_FILE)
+        gateway = Gateway(spec, key_id, identity, inspector, lifetime_of(guard))
+        return cls(server, program, spec, gateway, keys, key_id, data)
 
-def _profiler(evaluator: Evaluator) -> Profiler:
-    from hecompile.runtime.profiling import Profiler
+    def looked_at(
+        self, source: Path, response: Path | None
+    ) -> tuple[list[tuple[bytes, bytes]], list[Header]]:
+        """Encrypted samples, or states and the answers that they waited for, all let pass."""
+        from hecompile.cli.hectfile import read_parts
+        from hecompile.runtime.checkpoint import waiting_session
+        from hecompile.runtime.envelope import envelope_limit
 
-    return Profiler(evaluator)
+        if response is None:
+            inputs = envelope_limit(self.spec.parameters, self.spec.input_ciphertexts)
+            parts = read_parts(source, inputs)
+            return [(part, b"") for part in parts], list(map(self.gateway.check_input, parts))
+        limits = [envelope_limit(self.spec.parameters, r.response) for r in self.spec.refreshes]
+        states, answers = read_parts(source), read_parts(response, max(limits, default=0))
+        if len(answers) != len(states):
+            raise IntegrityError(
+                f"{response} answers {len(answers)} evaluations, where {source} holds {len(states)}"
+            )
+        items = list(zip(states, answers, strict=True))
+        sessions = [waiting_session(s, self.spec.program, self.key_id) for s in states]
+        return items, list(map(self.gateway.check_response, answers, sessions))
 
+    def process(
+        self,
+        items: Sequence[tuple[bytes, bytes]],
+        *,
+        workers: int,
+        profile: bool,
+        weights_cache: Path | None,
+        memory: int | None,
+        cpu: int | None,
+    ) -> EvaluatorProcess:
+        """The process that computes, with its limits."""
+        from hecompile.estimate import estimate
+        from hecompile.runtime.inspection import OpenInspector
+        from hecompile.runtime.processes import EvaluatorProcess, Tasks
+        from hecompile.runtime.sandbox import Limits
 
-def _begun(evaluator: Evaluator, source: Path, response: Path | None) -> list[Evaluation]:
-    """Evaluations of encrypted samples, or of a state and the answers that it waited for."""
-    from hecompile.cli.hectfile import read_parts
-
-    parts = read_parts(source)
-    if response is None:
-        return [evaluator.start(part) for part in parts]
-    answers = read_parts(response)
-    if len(answers) != len(parts):
-        raise IntegrityError(
-            f"{response} answers {len(answers)} evaluations, where {source} holds {len(parts)}"
+        sent = sum(len(part) for item in items for part in item)
+        limits = Limits.predicted(estimate(self.program).memory_bytes + 4 * sent, len(items))
+        limits = replace(limits, memory=memory or limits.memory, cpu=cpu or limits.cpu)
+        alone = len(items) == 1
+        return EvaluatorProcess(
+            *self.server,
+            self.spec,
+            self.keys,
+            model=self.model,
+            memory_limit=None if memory is None else memory // 2,
+            progress=console.Progress(),
+            workers=workers if alone else 1,
+            weights_cache=weights_cache,
+            inspector=OpenInspector(),
+            limits=limits,
+            tasks=Tasks(1 if alone else workers, profile),
         )
-    running = [evaluator.resume(part) for part in parts]
-    for evaluation, answer in zip(running, answers, strict=True):
-        evaluation.accept(answer)
-    return running
+
+    def signed(self, outcome: Outcome, of: Header) -> Outcome:
+        """An outcome whose output or request is signed."""
+        if outcome.output:
+            return replace(outcome, output=self.gateway.sign(outcome.output, of))
+        return replace(outcome, request=self.gateway.sign(outcome.request, of))
 
 
 @dataclass(frozen=True)
@@ -178,17 +279,11 @@ class _Files:
 
 
 def _finish(
-    running: Sequence[Evaluation],
-    files: _Files,
-    resumed: Path | None,
-    as_json: bool,
-    workers: int,
+    outcomes: Sequence[Outcome], files: _Files, resumed: Path | None, as_json: bool
 ) -> None:
     from hecompile.cli.hectfile import write_parts
-    from hecompile.runtime.crew import advance_all
 
     # The program has no branches: every evaluation stops at the same refreshes.
-    outcomes = advance_all(running, workers)
     if not outcomes[0].output:
         # The state first: a request whose masks are lost could not be used.
         write_parts(files.state, [outcome.state for outcome in outcomes], 0o600)

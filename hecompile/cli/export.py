@@ -24,11 +24,11 @@ from hecompile.cli.options import (
 def command(
     bundle: Path, output: Path, overwrite: bool, trust: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Copy BUNDLE without the model owner's part, signature and all.
+    """Copy BUNDLE without the model owner's part, with its signatures and its users document.
 
     Client, evaluator and key holder work with the copy; only encrypt-model needs the original.
     """
-    from hecompile.access.signing import TrustStore
+    from hecompile.access.trust import TrustStore
     from hecompile.bundle.store import export_bundle, open_bundle_files
 
     files = open_bundle_files(bundle, TrustStore().load(trust))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import click
 
@@ -24,8 +26,12 @@ COMMANDS = {
     "evaluate": ("evaluate", "Compute on encrypted samples (evaluator)."),
     "refresh": ("refresh", "Answer a refresh request (key holder)."),
     "decrypt": ("decrypt", "Decrypt results (key holder)."),
+    "policy": ("policy", "Check a policy, or explain what it grants."),
+    "identity": ("identity", "Make or show the key that a user signs with."),
+    "users": ("users", "Say which user has which role, signed."),
+    "manifest": ("manifest", "Sign, verify, show or compare manifests."),
     "trust": ("trust", "Accept bundles that a key has signed."),
-    "audit": ("audit", "Check the log of access decisions."),
+    "audit": ("audit", "Check, show or sign the log of access decisions."),
     "opt": ("opt", "Run passes on a program in text form."),
     "passes": ("passes", "List the passes, or describe one."),
 }
@@ -35,13 +41,18 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A group that imports a command's module when that command is called."""
 
+    def __init__(self, names: Sequence[str] = tuple(COMMANDS), **settings: Any) -> None:
+        """Offer the commands of these names, in this order."""
+        super().__init__(**settings)
+        self._names = tuple(names)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of use."""
-        return list(COMMANDS)
+        return list(self._names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._names:
             return None
         module = importlib.import_module(f"hecompile.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
@@ -50,15 +61,15 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self._names])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; suggest the nearest name for an unknown one."""
         name = args[0]
-        if name not in COMMANDS and not name.startswith("-"):
-            near = get_close_matches(name, COMMANDS, n=1)
+        if name not in self._names and not name.startswith("-"):
+            near = get_close_matches(name, self._names, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             ctx.fail(f"there is no command '{name}'{hint}")
         return super().resolve_command(ctx, args)
@@ -71,7 +82,10 @@ class LazyGroup(click.Group):
             raise stopped_by(error) from error
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(cls=LazyGroup, context_settings=HELP_OPTIONS)
 @click.version_option(__version__, prog_name="hecompile")
 def hecompile() -> None:
     """Compile neural networks into homomorphically encrypted programs, and run them.

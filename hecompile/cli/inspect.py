@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hecompile.cli import console
 from hecompile.cli.describe import policy_document, policy_text, report_text
+from hecompile.cli.describe_access import access_document, access_text, role_table
 from hecompile.cli.door import REPORT_FILE, Door, open_door
 from hecompile.cli.options import (
     PATH,
@@ -18,6 +20,10 @@ from hecompile.cli.options import (
     trust_option,
 )
 from hecompile.errors import UsageError
+
+if TYPE_CHECKING:
+    from hecompile.access.manifest import Manifest
+    from hecompile.access.users import Users
 
 
 @click.command("inspect")
@@ -30,25 +36,50 @@ from hecompile.errors import UsageError
     help="Compare what hecompile evaluate --profile wrote with what is predicted.",
 )
 @cost_model_option
+@click.option("--flows", is_flag=True, help="Draw which labels of the inputs reach which outputs.")
 @json_option
 def command(
     bundle: Path,
     trust: tuple[Path, ...],
     measured: Path | None,
     cost_model: Path | None,
+    flows: bool,
     as_json: bool,
 ) -> None:
     """Show parameters, depth, operations, predicted error and cost, and who may do what."""
-    from hecompile.access.policy_checks import policy_warnings, work_warnings
-    from hecompile.numeric.parameters import Parameters
-
+    if flows and measured is not None:
+        raise UsageError("--flows and --measured show different things; give one of them")
     if cost_model is not None and measured is None:
         raise UsageError("--cost-model is for the comparison with --measured; give both")
     door = open_door(bundle, trust)
     if measured is not None:
         _compare(door, measured, cost_model, as_json)
-        return
+    elif flows:
+        _draw_flows(door, as_json)
+    else:
+        _show(door, as_json)
+
+
+def _draw_flows(door: Door, as_json: bool) -> None:
+    """Print what flows into each output."""
+    from hecompile.cli.flows import flows_text
+
     manifest = door.manifest
+    document = {
+        "flows": [flow.to_json() for flow in manifest.flows],
+        "labels": [
+            {"object": str(one.object), "axis": one.axis, "labels": list(one.labels)}
+            for one in manifest.policy.labels
+        ],
+    }
+    console.result(document, flows_text(manifest.flows, manifest.policy.labels), as_json)
+
+
+def _show(door: Door, as_json: bool) -> None:
+    """Print everything that the manifest and the report tell."""
+    from hecompile.numeric.parameters import Parameters
+
+    manifest, users = door.manifest, door.users
     report = json.loads(door.files().read(REPORT_FILE))
     parameters = Parameters.from_json(manifest.parameters)
     polynomial = len(parameters.coeff_modulus_bits) * parameters.poly_modulus_degree * 8
@@ -65,29 +96,20 @@ def command(
         ]
         for side, ports in manifest_io.items()
     }
-    inputs, outputs = ([p.name for p in ports] for ports in manifest_io.values())
-    warnings = [
-        *policy_warnings(manifest.policy),
-        *work_warnings(
-            manifest.policy,
-            inputs,
-            outputs,
-            refreshes=manifest.refresh.count,
-            encrypted_model=manifest.encrypted_model,
-        ),
-    ]
+    warnings = _warnings(manifest, users)
     document = {
-        "bundle": str(bundle),
+        "bundle": str(door.path),
         "created": manifest.created,
         "versions": vars(manifest.versions),
         "manifest_digest": manifest.digest,
         **report,
         **sizes,
         **io,
-        **policy_document(manifest.policy),
+        **access_document(manifest),
+        **policy_document(manifest.policy, users),
         "warnings": warnings,
     }
-    rows = [("bundle", f"{bundle}, made {manifest.created} by {manifest.versions.hecompile}")]
+    rows = [("bundle", f"{door.path}, made {manifest.created} by {manifest.versions.hecompile}")]
     for side, ports in manifest_io.items():
         told = [
             f"{p.name} {'x'.join(map(str, p.shape))} in "
@@ -98,9 +120,31 @@ def command(
     keys = ", ".join(f"{name.split('_')[0]} {console.size(n)}" for name, n in sizes.items())
     text = (
         f"{console.table(rows, indent='')}{report_text(report)}other keys: {keys}\n"
-        f"who may do what:\n{policy_text(manifest.policy)}"
+        f"{access_text(manifest)}who sees what:\n{role_table(manifest)}"
+        f"who may do what:\n{policy_text(manifest.policy, users)}"
     )
     console.result(document, text + "".join(f"warning: {w}\n" for w in warnings), as_json)
+
+
+def _warnings(manifest: Manifest, users: Users | None) -> list[str]:
+    from hecompile.access.proof import ProgramFacts, policy_warnings, work_warnings
+
+    facts = ProgramFacts(
+        tuple(port.name for port in manifest.io.inputs),
+        tuple(port.name for port in manifest.io.outputs),
+        refreshes=manifest.refresh.count,
+        mask_bits=manifest.refresh.mask_bits,
+        encrypted_model=manifest.encrypted_model,
+        flows=manifest.flows,
+        releases=manifest.releases,
+    )
+    if users is None:
+        nobody = "the bundle has no users document (users.json), so nobody may do anything yet"
+        return [nobody, *policy_warnings(manifest.policy, None, facts)]
+    return [
+        *policy_warnings(manifest.policy, users, facts),
+        *work_warnings(manifest.policy, users, facts),
+    ]
 
 
 def _compare(door: Door, measured: Path, cost_model: Path | None, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import click
 
 from hecompile.cli import console
 from hecompile.cli.options import (
+    PATH,
     Access,
     access_options,
     bundle_argument,
@@ -16,6 +17,7 @@ from hecompile.cli.options import (
     output_option,
     workers_option,
 )
+from hecompile.cli.vault import VaultChoice, passphrase_option, vault_options
 from hecompile.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +32,15 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="Refuse before any key is made if the evaluation keys take more memory: 500MB.",
 )
+@click.option(
+    "--secret-dir",
+    "secret_folder",
+    type=PATH,
+    metavar="DIR",
+    help="Folder to make for the secret key, by default KEYS/secret.",
+)
+@passphrase_option
+@vault_options
 @workers_option
 @access_options
 @json_option
@@ -37,15 +48,26 @@ def command(
     bundle: Path,
     output: Path,
     max_key_memory: str | None,
+    secret_folder: Path | None,
+    vault: VaultChoice,
     workers: int,
     access: Access,
     as_json: bool,
 ) -> None:
-    """Make a key for BUNDLE: KEYS/secret stays here, the other two go to client and evaluator."""
+    """Make a key for BUNDLE: KEYS/secret stays here, the other two go to client and evaluator.
+
+    The secret key is encrypted at rest: under a passphrase, by a key management system, or under
+    this machine's own key. Releases under it are counted beside it, in releases.db.
+    """
+    from hecompile.runtime.wants import HOLDING
+
     door = access.door(bundle)
-    door.guard(access.user).hold()
-    if output.exists():
-        raise InputError(f"{output} exists already; name another folder for the keys")
+    guard = access.guard(door)
+    guard.hold()
+    access.identity(guard, HOLDING)
+    for folder in (output, secret_folder):
+        if folder is not None and folder.exists():
+            raise InputError(f"{folder} exists already; name another folder for the keys")
     from hecompile.config import parse_size
     from hecompile.runtime.keys import write_keys
     from hecompile.runtime.parties import read_spec
@@ -64,14 +86,27 @@ def command(
             f"{max_key_memory}, which plans with fewer keys or refuses"
         )
     key_id = write_keys(
-        output, spec.parameters, steps, spec.program, progress, spec.manifest, workers
+        output,
+        spec.parameters,
+        steps,
+        spec.program,
+        progress,
+        spec.manifest,
+        workers,
+        vault.making(),
+        secret_folder,
     )
+    folders = {folder.name: folder for folder in sorted(output.iterdir())}
+    if secret_folder is not None:
+        folders["secret"] = secret_folder
     sizes = {
-        folder.name: sum(file.stat().st_size for file in folder.iterdir())
-        for folder in sorted(output.iterdir())
+        name: sum(file.stat().st_size for file in folder.iterdir())
+        for name, folder in folders.items()
     }
     document = {"keys": str(output), "key_id": key_id, "bytes": sizes}
-    rows = [(f"{output}/{name}", console.size(count)) for name, count in sizes.items()]
+    if secret_folder is not None:
+        document["secret"] = str(secret_folder)
+    rows = [(str(folders[name]), console.size(count)) for name, count in sizes.items()]
     console.result(document, f"key {key_id}\n{console.table(rows)}", as_json)
 
 

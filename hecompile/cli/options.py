@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hecompile.errors import InputError
+from hecompile.errors import AccessDeniedError, InputError, IntegrityError, UsageError
 
 if TYPE_CHECKING:
+    from hecompile.access.identity import Identity
     from hecompile.cli.door import Door
+    from hecompile.runtime.guard import PolicyGuard
+    from hecompile.runtime.inspection import Inspector
+    from hecompile.runtime.wants import Want
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,27 +57,91 @@ class Access:
         user: The user named with --as, or None.
         trust: Further files of public keys.
         audit_log: Where decisions are logged; None for the user's own log.
+        purpose: What it is done for, or empty.
+        users: A newer users document than the bundle's, or None.
     """
 
     user: str | None
     trust: tuple[Path, ...]
     audit_log: Path | None
+    purpose: str = ""
+    users: Path | None = None
 
     def door(self, bundle: Path) -> Door:
-        """Read and check the manifest of a bundle, and nothing else of it."""
+        """Read and check the manifest and the users of a bundle, and nothing else of it."""
         from hecompile.cli.door import open_door
 
-        return open_door(bundle, self.trust, self.audit_log)
+        return open_door(bundle, self.trust, self.audit_log, self.users)
+
+    def guard(self, door: Door) -> PolicyGuard:
+        """What asks the policy for the user."""
+        return door.guard(self.user, self.purpose)
+
+    def identity(self, guard: PolicyGuard, wants: Sequence[Want]) -> Identity:
+        """The identity of the user in whose name `guard` was asked for `wants`, and granted them.
+
+        Raises:
+            UsageError: No user was named, and not one alone may.
+            InputError: The identity is not on this machine.
+            IntegrityError: The one on this machine is not the one of the users document.
+        """
+        from hecompile.access.identity import load_identity
+
+        identity = load_identity(guard.user or _only_user(guard, wants))
+        entry = guard.users.user(identity.user) if guard.users is not None else None
+        if entry is None or entry.keyid != identity.keyid:
+            raise IntegrityError(
+                f"the identity of user '{identity.user}' on this machine is not the one in the"
+                f" users document; have its key ('hecompile identity show {identity.user}') put"
+                " into the document"
+            )
+        return identity
+
+    def inspector(self, guard: PolicyGuard) -> Inspector:
+        """What looks at the envelopes that others sent.
+
+        Raises:
+            AccessDeniedError: The bundle has no users document.
+        """
+        from hecompile.access.state import State
+        from hecompile.runtime.inspection import Inspector
+
+        if guard.users is None:
+            raise AccessDeniedError(
+                "Access Denied: the bundle has no users document, so nobody may send anything"
+            )
+        return Inspector(guard.manifest, guard.users, State(), guard.gate, purpose=self.purpose)
+
+
+def _only_user(guard: PolicyGuard, wants: Sequence[Want]) -> str:
+    """The only user who may do all of `wants`."""
+    from hecompile.access.decide import PolicyIndex, Request
+
+    index = PolicyIndex(guard.manifest.policy, guard.users)
+    able = [
+        user.name
+        for user in (guard.users.users if guard.users is not None else ())
+        if all(index.decide(Request(user.name, *want, guard.purpose)).allowed for want in wants)
+    ]
+    if len(able) != 1:
+        raise UsageError("say who acts with --as USER")
+    return able[0]
 
 
 def access_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--as`, `--trust` and `--audit-log`, handed on as one `Access` named `access`."""
+    """`--as`, `--purpose`, `--users`, `--trust`, `--audit-log`: one `Access` named `access`."""
 
     @functools.wraps(function)
     def wrapped(
-        *args: Any, user: str | None, trust: tuple[Path, ...], audit_log: Path | None, **more: Any
+        *args: Any,
+        user: str | None,
+        trust: tuple[Path, ...],
+        audit_log: Path | None,
+        purpose: str,
+        users: Path | None,
+        **more: Any,
     ) -> Any:
-        return function(*args, access=Access(user, trust, audit_log), **more)
+        return function(*args, access=Access(user, trust, audit_log, purpose, users), **more)
 
     with_log = click.option(
         "--audit-log",
@@ -81,12 +149,55 @@ def access_options(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FILE",
         help="Where decisions are logged; by default in the settings folder.",
     )(wrapped)
+    with_users = click.option(
+        "--users",
+        type=PATH,
+        metavar="USERS.json",
+        help="A newer signed users document than the bundle's.",
+    )(with_log)
+    with_purpose = click.option(
+        "--purpose",
+        default="",
+        metavar="TEXT",
+        help="What for, where the policy's permissions name purposes.",
+    )(with_users)
     return click.option(
         "--as",
         "user",
         metavar="USER",
-        help="The user of the policy who acts; may be left out where only one may.",
-    )(trust_option(with_log))
+        help="The user who acts, whose identity must be on this machine; may be left out where"
+        " only one may.",
+    )(trust_option(with_purpose))
+
+
+def _size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """Bytes, from a number with or without K, M or G."""
+    if value is None:
+        return None
+    number = value.upper().removesuffix("IB").removesuffix("B")
+    shift = {"K": 10, "M": 20, "G": 30}.get(number[-1:], 0)
+    digits = number[:-1] if shift else number
+    if not digits.isascii() or not digits.isdigit() or not int(digits):
+        raise click.BadParameter(f"'{value}' is no size; write a number of bytes, or 512M or 4G")
+    return int(digits) << shift
+
+
+def limit_options(function: F) -> F:
+    """`--memory-limit` and `--cpu-limit`: what the evaluating process may take."""
+    with_cpu = click.option(
+        "--cpu-limit",
+        type=click.IntRange(min=1),
+        metavar="SECONDS",
+        help="Most processor seconds of each evaluating process; by default one hour for loading"
+        " and one for each evaluation.",
+    )(function)
+    return click.option(
+        "--memory-limit",
+        callback=_size,
+        metavar="SIZE",
+        help="Most address space of each evaluating process, such as 4G; by default 1 GiB and"
+        " twice what is predicted.",
+    )(with_cpu)
 
 
 def keys_option(what: str) -> Callable[[F], F]:

@@ -17,6 +17,7 @@ from hecompile.cli.options import (
     keys_option,
     output_option,
 )
+from hecompile.cli.vault import VaultChoice, vault_options
 
 
 @click.command("refresh")
@@ -26,6 +27,7 @@ from hecompile.cli.options import (
     "--input", "request", type=PATH, required=True, metavar="REQUEST", help="The request."
 )
 @output_option("The response.", True, "RESPONSE")
+@vault_options
 @access_options
 @json_option
 def command(
@@ -33,22 +35,42 @@ def command(
     keys: Path,
     request: Path,
     output: Path,
+    vault: VaultChoice,
     access: Access,
     as_json: bool,
 ) -> None:
-    """Encrypt the masked values in REQUEST anew; no value leaves in the clear."""
+    """Encrypt the masked values in REQUEST anew; no value leaves in the clear.
+
+    Requests must be signed by a user who may evaluate, and are answered once; the response is
+    signed with the identity of USER.
+    """
+    from hecompile.runtime.wants import REFRESHING
+
     door = access.door(bundle)
-    door.guard(access.user).refresh()
+    guard = access.guard(door)
+    guard.refresh()
     check_output(output)
+    identity = access.identity(guard, REFRESHING)
     from hecompile.cli.hectfile import read_parts, write_parts
     from hecompile.runtime.custodian import Custodian
+    from hecompile.runtime.envelope import envelope_limit
+    from hecompile.runtime.inspection import lifetime_of
     from hecompile.runtime.keys import load_secret_key
     from hecompile.runtime.parties import read_spec
+    from hecompile.runtime.release import ReleaseRules
 
     spec = read_spec(door.files())
-    requests = read_parts(request)
-    key = load_secret_key(keys, spec.parameters, spec.program, spec.manifest)
-    custodian = Custodian(spec, key)
+    limits = [envelope_limit(spec.parameters, round_.request) for round_ in spec.refreshes]
+    requests = read_parts(request, max(limits, default=0))
+    key = load_secret_key(keys, spec.parameters, spec.program, spec.manifest, vault.opening())
+    custodian = Custodian(
+        spec,
+        key,
+        identity=identity,
+        inspector=access.inspector(guard),
+        rules=ReleaseRules.of(door.manifest),
+        lifetime=lifetime_of(guard),
+    )
     responses = [custodian.refresh(data) for data in requests]
     written = write_parts(output, responses)
     document = {"output": str(output), "evaluations": len(responses), "bytes": written}

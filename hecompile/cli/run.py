@@ -21,8 +21,11 @@ from hecompile.cli.options import (
     weights_cache_option,
     workers_option,
 )
+from hecompile.cli.releases import how_released, released_text, scope_option
+from hecompile.cli.vault import VaultChoice, vault_options
 
 if TYPE_CHECKING:
+    from hecompile.access.objects import Scope
     from hecompile.runtime.run import RunResult
 
 
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 )
 @workers_option
 @weights_cache_option
+@scope_option
+@vault_options
 @access_options
 @json_option
 def command(
@@ -57,23 +62,32 @@ def command(
     timeout: float | None,
     workers: int,
     weights_cache: Path | None,
+    scope: Scope,
+    vault: VaultChoice,
     access: Access,
     as_json: bool,
 ) -> None:
     """Encrypt the samples in X.npz, evaluate them in another process, decrypt the results.
 
-    USER encrypts and decrypts. Arrays are named as the model's inputs, samples first. Without
-    --only, all outputs that the policy grants USER are decrypted. What -o writes,
-    you alone can read.
+    USER encrypts, and gets raw values of the outputs that it may decrypt; others are released as
+    the policy says, and counted under the key. Arrays are named as the model's inputs, samples
+    first. Without --only, all outputs that the policy grants USER. What -o writes, you alone can
+    read.
     """
     door = access.door(bundle)
-    granted = door.guard(access.user).run(
-        only, key_holder=key_holder, evaluator=evaluator, model_owner=model_owner
+    guard = access.guard(door)
+    granted = guard.run(
+        only, scope=scope, key_holder=key_holder, evaluator=evaluator, model_owner=model_owner
     )
     check_output(output)
     from hecompile.cli.samples import read_samples, samples_document, shown, write_npz
     from hecompile.runtime.parties import read_server, read_spec, read_weights
-    from hecompile.runtime.run import run_parties
+    from hecompile.runtime.release import ReleaseRules
+    from hecompile.runtime.release_log import ReleaseLog
+    from hecompile.runtime.run import Opening, run_parties
+
+    # All decisions are about one user, whose identity is to be on this machine.
+    access.identity(guard.of(granted[0].request.user), ())
 
     files = door.files()
     spec = read_spec(files)
@@ -84,7 +98,12 @@ def command(
         spec,
         read_samples(samples, spec),
         keys=keys,
-        only=granted,
+        opening=Opening(
+            granted,
+            ReleaseRules.of(door.manifest),
+            ReleaseLog(door.log, door.users, door.manifest.digest),
+        ),
+        vault=vault.opening(),
         timeout=timeout,
         progress=console.Progress(),
         warn=console.warn,
@@ -92,15 +111,17 @@ def command(
         workers=workers,
         weights_cache=weights_cache,
     )
+    raw = {name: found for name, found in result.outputs.items() if name not in result.released}
     document = {
         **samples_document(result.outputs, result.raw_outputs),
         **costs(result),
         "predicted_error": door.manifest.predicted_error,
+        "released": {name: how_released(found) for name, found in result.released.items()},
     }
     if output is not None:
         write_npz(output, result.outputs)
-    text = shown(result.outputs, result.raw_outputs) + costs_text(result)
-    console.result(document, text, as_json)
+    text = (shown(raw, result.raw_outputs) if raw else "") + released_text(result.released)
+    console.result(document, text + costs_text(result), as_json)
 
 
 def costs(result: RunResult) -> dict[str, object]:

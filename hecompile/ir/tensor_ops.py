@@ -5,7 +5,6 @@ Shapes follow ONNX: convolutions and pools are (N, C, spatial...), recurrent inp
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from hecompile.errors import ProgramError
 from hecompile.ir.operation import Operation, Symbol, Value, attribute, operand, register_operation
-from hecompile.ir.shapes import broadcast
+from hecompile.ir.shapes import broadcast, window_counts
 from hecompile.ir.shapes import need as need
 from hecompile.ir.shapes import tensor_type as tensor_type
 from hecompile.ir.types import TensorType, Type
@@ -79,12 +78,15 @@ class Output(TensorOperation):
     Attributes:
         label: the output's name.
         post: steps that the client takes after decryption, in order, as in `softmax(axis=1)`.
+        labels: what the inputs' fields that it depends on are about, sorted; None before
+            propagate-labels.
     """
 
     name: ClassVar[str] = "tensor.output"
     x: Value = operand()
     label: str = attribute()
     post: tuple[str, ...] = attribute(default=())
+    labels: tuple[str, ...] | None = attribute(default=None)
 
     def infer(self) -> Type | None:
         """Outputs define nothing."""
@@ -282,21 +284,7 @@ class Window(TensorOperation):
             ProgramError: ranks differ, or the window is larger than the padded input.
         """
         spatial = tensor_type(self.x).shape[2:]
-        rank = len(spatial)
-        same = all(len(v) == rank for v in (kernel, strides, dilations)) and len(pads) == 2 * rank
-        need(rank >= 1 and same, f"{self.name}: window attributes do not fit {rank} spatial axes")
-        sensible = min(*kernel, *strides, *dilations, 1) >= 1 and min(pads) >= 0
-        need(sensible, f"{self.name}: kernel, strides and dilations are 1 or more, pads 0 or more")
-        counts = []
-        for i, extent in enumerate(spatial):
-            room = extent + pads[i] + pads[rank + i] - (dilations[i] * (kernel[i] - 1) + 1)
-            need(room >= 0, f"{self.name}: the window is larger than its input on axis {i + 2}")
-            count = (math.ceil(room / strides[i]) if ceil else room // strides[i]) + 1
-            # ONNX drops a window that would start in the padding behind the input.
-            if ceil and (count - 1) * strides[i] >= extent + pads[i]:
-                count -= 1
-            counts.append(count)
-        return tuple(counts)
+        return window_counts(self.name, spatial, kernel, strides, pads, dilations, ceil)
 
 
 @register_operation

@@ -39,6 +39,9 @@ class Message(IntEnum):
     ERROR = 11
     END = 12
     MODEL = 13
+    ADVANCE = 14
+    OUTCOMES = 15
+    PROFILE = 16
 
 
 class ClosedError(HecompileError):
@@ -148,7 +151,10 @@ def error_content(error: Exception) -> dict[str, str]:
         known = (c for c in type(error).__mro__ if getattr(errors, c.__name__, None) is c)
         return {"type": next(known).__name__, "text": str(error)}
     if isinstance(error, MemoryError):
-        text = "a process of its own has not enough memory; use fewer workers."
+        text = (
+            "a process of its own has not enough memory; allow it more with --memory-limit, or use"
+            " fewer workers."
+        )
         return {"type": HecompileError.__name__, "text": text}
     told = " ".join(str(error).split())[:_MOST_TOLD]
     frames = traceback.extract_tb(error.__traceback__)

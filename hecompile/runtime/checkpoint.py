@@ -18,8 +18,8 @@ from hecompile.errors import HecompileError, IntegrityError
 from hecompile.ir.program import Program
 from hecompile.ir.types import CipherType
 from hecompile.runtime.context import Context
-from hecompile.runtime.envelope import MAX_HEADER_BYTES, read_session
 from hecompile.runtime.framing import PREFIX_BYTES, pack_prefix, read_prefix
+from hecompile.runtime.header import MAX_HEADER_BYTES, read_session
 from hecompile.runtime.masks import SEED_BYTES, MaskSource
 from hecompile.runtime.serial import ciphertext_from_bytes
 from hecompile.runtime.wire import ciphertext_bytes
@@ -106,14 +106,7 @@ def checkpoint_from_bytes(
     Raises:
         IntegrityError: It is of another one, cut off or changed.
     """
-    body, digest = data[:-32], data[-32:]
-    if sha256(body).digest() != digest:
-        raise IntegrityError(f"{_WHAT} is damaged or none at all; start the evaluation anew.")
-    start = PREFIX_BYTES + read_prefix(body, MAGIC, VERSION, _WHAT, "a saved evaluation")
-    content = parse_json(body[PREFIX_BYTES:start], f"the header of {_WHAT}", MAX_HEADER_BYTES)
-    record = Record.of(content, (), _complain, _FIELDS)
-    if (record.text("program"), record.text("key_id")) != (identity, key_id):
-        raise IntegrityError(f"{_WHAT} is of another program or key; start the evaluation anew.")
+    record, body, start = _opened(data, identity, key_id)
     live = {}
     for item in record.records("live", ("name", "size")):
         name, size = item.text("name"), item.integer("size", 1)
@@ -141,6 +134,28 @@ def checkpoint_from_bytes(
         live,
         outputs,
     )
+
+
+def waiting_session(data: bytes, identity: str, key_id: str) -> str:
+    """The session of a saved evaluation of a program under a key; no ciphertext is looked at.
+
+    Raises:
+        IntegrityError: It is of another one, cut off or changed.
+    """
+    return read_session(_opened(data, identity, key_id)[0])
+
+
+def _opened(data: bytes, identity: str, key_id: str) -> tuple[Record, bytes, int]:
+    """The header's fields, all bytes but the digest, and where the ciphertexts start."""
+    body, digest = data[:-32], data[-32:]
+    if sha256(body).digest() != digest:
+        raise IntegrityError(f"{_WHAT} is damaged or none at all; start the evaluation anew.")
+    start = PREFIX_BYTES + read_prefix(body, MAGIC, VERSION, _WHAT, "a saved evaluation")
+    content = parse_json(body[PREFIX_BYTES:start], f"the header of {_WHAT}", MAX_HEADER_BYTES)
+    record = Record.of(content, (), _complain, _FIELDS)
+    if (record.text("program"), record.text("key_id")) != (identity, key_id):
+        raise IntegrityError(f"{_WHAT} is of another program or key; start the evaluation anew.")
+    return record, body, start
 
 
 def _value(program: Program, context: Context, name: str, data: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""The client: checks, preprocesses, packs and encrypts samples under the public key."""
+"""The client: checks, preprocesses, packs, encrypts and signs samples."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 import tenseal.sealapi as seal
 from numpy.typing import ArrayLike, NDArray
 
+from hecompile.access.identity import Identity
 from hecompile.errors import InputError, IntegrityError
 from hecompile.ir.constants import Array
 from hecompile.preprocess import apply_steps
-from hecompile.runtime.envelope import Header, Kind, new_session, seal_envelope
+from hecompile.runtime.envelope import input_fields, seal_envelope
 from hecompile.runtime.guard import Guard, OpenGuard
+from hecompile.runtime.header import Header, Kind, new_session
+from hecompile.runtime.inspection import lifetime_of
 from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import PublicKey
 from hecompile.runtime.packing import place
@@ -42,8 +45,24 @@ Warn = Callable[[RangeWarning], None]
 class Client:
     """Encrypts samples for one program under one public key."""
 
-    def __init__(self, spec: ClientSpec, key: PublicKey, guard: Guard | None = None) -> None:
-        """Prepare to encrypt; `guard` is asked before samples are looked at.
+    def __init__(
+        self,
+        spec: ClientSpec,
+        key: PublicKey,
+        guard: Guard | None = None,
+        identity: Identity | None = None,
+        lifetime: int | None = None,
+    ) -> None:
+        """Prepare to encrypt.
+
+        Args:
+            spec: What is known of the program.
+            key: Public key to encrypt under.
+            guard: Asked before samples are looked at. It advises: who may submit what is
+                encrypted is decided where the envelope arrives.
+            identity: Who signs the envelopes; None leaves them unsigned, which only programs in
+                no bundle take.
+            lifetime: Seconds for which they hold; None for what the guard's policy says.
 
         Raises:
             IntegrityError: The key is another program's or bundle's, or for other parameters.
@@ -52,6 +71,8 @@ class Client:
         self.spec = spec
         self.key_id = key.card.key_id
         self._guard = guard if guard is not None else OpenGuard()
+        self._identity = identity
+        self._lifetime = lifetime if lifetime is not None else lifetime_of(guard)
         self._context = key.context
         self._encryptor: Any = seal.Encryptor(key.context.seal, key.key)
 
@@ -96,7 +117,14 @@ class Client:
             samples,
             manifest=self.spec.manifest,
         )
-        return seal_envelope(header, self.spec.input_ciphertexts, blobs)
+        return seal_envelope(
+            header,
+            self.spec.input_ciphertexts,
+            blobs,
+            self._identity,
+            self._lifetime,
+            fields=input_fields(self.spec),
+        )
 
     def _encrypt(self, rows: Array, entry: InputSpec, cipher: CipherSpec) -> Any:
         limit = self.spec.parameters.modulus(cipher.level) / 2 / cipher.scale

@@ -8,15 +8,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from hecompile.runtime.evaluator import Evaluation
+from hecompile.errors import IntegrityError
+from hecompile.runtime.evaluation import Evaluation
 from hecompile.runtime.forked import forked_map
+from hecompile.runtime.framing import pack_parts, unpack_parts
 from hecompile.runtime.machine import Timing
-from hecompile.runtime.processes import Answer, EvaluatorProcess
 from hecompile.runtime.usage import Phase
 
+if TYPE_CHECKING:
+    from hecompile.runtime.processes import Answer, EvaluatorProcess
+
 _LENGTHS: Final = struct.Struct("<BQ")
+_PARTS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,23 @@ def _outcome(data: bytes) -> Outcome:
     end = _LENGTHS.size + length
     first = data[_LENGTHS.size : end]
     return Outcome(output=first) if done else Outcome(request=first, state=data[end:])
+
+
+def pack_outcomes(outcomes: Sequence[Outcome]) -> bytes:
+    """Write outcomes, for another process."""
+    return pack_parts([part for o in outcomes for part in (o.output, o.request, o.state)])
+
+
+def unpack_outcomes(data: bytes) -> list[Outcome]:
+    """Read what `pack_outcomes` wrote.
+
+    Raises:
+        IntegrityError: The bytes are something else.
+    """
+    parts = unpack_parts(data)
+    if len(parts) % _PARTS:
+        raise IntegrityError("the evaluator process sent outcomes that are incomplete.")
+    return [Outcome(*parts[i : i + _PARTS]) for i in range(0, len(parts), _PARTS)]
 
 
 def evaluate_groups(

@@ -1,67 +1,50 @@
-"""The custodian: holds the secret key, refreshes masked ciphertexts and decrypts outputs."""
+"""The custodian: holds the secret key, refreshes, decrypts for its holders, releases for others."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 import tenseal.sealapi as seal
-from numpy.typing import NDArray
 
-from hecompile.errors import InputError, IntegrityError
+from hecompile.access.decide import Decision
+from hecompile.access.identity import Identity
+from hecompile.access.ledger import ReleaseLedger
+from hecompile.access.objects import Scope
+from hecompile.access.state import State
+from hecompile.errors import AccessDeniedError, InputError, IntegrityError
 from hecompile.ir.constants import Array
-from hecompile.runtime.envelope import Header, Kind, open_envelope, read_header, seal_envelope
-from hecompile.runtime.guard import Guard, OpenGuard
+from hecompile.runtime.decrypted import Decrypted as Decrypted
+from hecompile.runtime.decrypted import OutputWarning as OutputWarning
+from hecompile.runtime.decrypted import WarnOutput, check_range, join_groups
+from hecompile.runtime.envelope import (
+    Admission,
+    Envelope,
+    check_envelope,
+    open_envelope,
+    output_fields,
+    read_header,
+    seal_envelope,
+)
+from hecompile.runtime.guard import Guard, OpenGuard, PolicyGuard
+from hecompile.runtime.header import Header, Kind
+from hecompile.runtime.inspection import Clock, admission_of, lifetime_of, utc_now
 from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import SecretKey
 from hecompile.runtime.packing import unpack
 from hecompile.runtime.postprocess import Processed, post_process
-from hecompile.runtime.ranges import OutsideWarning, no_warning
+from hecompile.runtime.ranges import no_warning
+from hecompile.runtime.release import Release, Released, ReleaseRules
+from hecompile.runtime.release import join_samples as join_samples
+from hecompile.runtime.release_log import ReleaseLog
 from hecompile.runtime.rounds import KeyHolder
 from hecompile.runtime.serial import ciphertext_from_bytes
 from hecompile.runtime.spec import CipherSpec, ClientSpec, OutputSpec
 from hecompile.runtime.wire import ciphertext_bytes
 
-
-@dataclass(frozen=True)
-class Decrypted:
-    """Outputs of one envelope, by label, samples first.
-
-    Attributes:
-        raw: As the encrypted program gave them, shape (n * d0, d1, ...).
-        outputs: After the client's post-processing.
-    """
-
-    raw: dict[str, Array]
-    outputs: dict[str, Processed]
-
-
-class OutputWarning(OutsideWarning):
-    """A decrypted output outside the ranges seen in calibration, widened."""
-
-    def __str__(self) -> str:
-        """One sentence for people."""
-        return (
-            f"output '{self.label}' holds {self.worst:.4g} in sample {self.sample}, element"
-            f" {self.element}, outside the range [{self.lower:.4g}, {self.upper:.4g}] seen in"
-            f" calibration, as are {self.fraction:.2%} of its values; the stated error bound may"
-            " not hold."
-        )
-
-
-WarnOutput = Callable[[OutputWarning], None]
-
-
-def join_groups(parts: Sequence[Decrypted]) -> Decrypted:
-    """The samples of several envelopes of one run, in order."""
-    return Decrypted(_joined([p.raw for p in parts]), _joined([p.outputs for p in parts]))
-
-
-def _joined(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+_OUTPUT: Final = "the encrypted output"
 
 
 class Custodian:
@@ -72,29 +55,65 @@ class Custodian:
     intermediate values; `rounds` says exactly what it sees. Results are sent in full: SEAL takes
     longer to compress a ciphertext with a seed than to make it.
 
-    Envelopes are not authenticated: their digests find damage, not malice. Whoever can alter what
-    is sent here can have any ciphertext under this key refreshed, or decrypted as an output that
-    the policy grants, if its level and scale are that output's: two outputs may be swapped, and a
-    request may be sent again and is answered again. What is checked is that an envelope is for
-    this program, bundle and key, that its round is one that the program has, and that its
-    ciphertexts have the sizes and levels declared there. Requests must therefore come over a
-    channel that only the evaluator writes to.
+    Envelopes of a bundle's program are signed, and taken once; its inspector sees to that. Those
+    of a program in no bundle are not: whoever can alter what is sent here can have any ciphertext
+    under the key refreshed or decrypted as an output.
+
+    `decrypt` gives raw values, from which whoever has the ciphertexts too computes the secret key:
+    it is for holders of that key. `release` is for all others.
 
     Attributes:
         rounds: Number of refresh rounds answered so far.
+        rules: What the manifest says of releases and of the key's age.
     """
 
-    def __init__(self, spec: ClientSpec, key: SecretKey, guard: Guard | None = None) -> None:
-        """Prepare to refresh and decrypt; `guard` is asked before each.
+    def __init__(
+        self,
+        spec: ClientSpec,
+        key: SecretKey,
+        guard: Guard | None = None,
+        identity: Identity | None = None,
+        inspector: Admission | None = None,
+        ledger: ReleaseLedger | None = None,
+        *,
+        rules: ReleaseRules | None = None,
+        log: ReleaseLog | None = None,
+        lifetime: int | None = None,
+        now: Clock = utc_now,
+    ) -> None:
+        """Prepare to refresh, decrypt and release.
+
+        Args:
+            spec: What is known of the program.
+            key: Its secret key.
+            guard: Asked before each use; None lets everything but releases pass.
+            identity: Who signs the answers; None leaves them unsigned.
+            inspector: Decides which envelopes are taken; needed for a program of a bundle.
+            ledger: Counts releases; None takes the one in the key's folder.
+            rules: What stands in the manifest; None takes the guard's.
+            log: Takes down what was released; None for nobody.
+            lifetime: Seconds for which answers hold; None for what the guard's policy says.
+            now: The clock, by which keys grow old.
 
         Raises:
             IntegrityError: The key is another program's or bundle's, or for other parameters.
+            UsageError: The program is a bundle's, and there is no inspector.
         """
         check_key(key.card, spec.program, spec.manifest, spec.parameters)
         self.spec = spec
         self.key_id = key.card.key_id
         self.rounds = 0
+        self.rules = rules if rules is not None else _rules_of(guard)
         self._guard = guard if guard is not None else OpenGuard()
+        self._identity = identity
+        self._lifetime = lifetime if lifetime is not None else lifetime_of(guard)
+        self._inspector = admission_of(inspector, spec.manifest)
+        self._ledger = ledger
+        if ledger is None and key.folder is not None:
+            self._ledger = ReleaseLedger(key.folder, self.key_id, State())
+        self._log = log
+        self._now = now
+        self._card = key.card
         self._context = key.context
         self._decryptor: Any = seal.Decryptor(key.context.seal, key.key)
         self._holder = KeyHolder(key.context, key.key)
@@ -109,16 +128,24 @@ class Custodian:
             Envelope of kind refresh-response.
 
         Raises:
-            AccessDeniedError: The policy does not grant it.
-            IntegrityError: The request is for another program, bundle or key, or does not hold
-                what a round of the program has.
+            AccessDeniedError: The policy does not grant it, or the key is to be replaced.
+            IntegrityError: The request is for another program, bundle or key, was taken before, or
+                does not hold what a round of the program has.
         """
         self._guard.refresh()
+        self._check_age()
         what = "the refresh request"
         stated = read_header(request, what)
         expected = self._expected(Kind.REFRESH_REQUEST, stated.round)
         round_ = self.spec.refresh(stated.round)
-        envelope = open_envelope(request, expected, round_.request, self.spec.parameters, what)
+        envelope = open_envelope(
+            request,
+            expected,
+            round_.request,
+            self.spec.parameters,
+            what,
+            admission=self._inspector,
+        )
         values = [
             self._load(*pair) for pair in zip(envelope.ciphertexts, round_.request, strict=True)
         ]
@@ -126,7 +153,7 @@ class Custodian:
         blobs = [ciphertext_bytes(self._context, value) for value in results]
         self.rounds += 1
         answer = replace(envelope.header, kind=Kind.REFRESH_RESPONSE)
-        return seal_envelope(answer, round_.response, blobs)
+        return seal_envelope(answer, round_.response, blobs, self._identity, self._lifetime)
 
     def decrypt(
         self,
@@ -134,7 +161,7 @@ class Custodian:
         labels: Collection[str] | None = None,
         warn: WarnOutput = no_warning,
     ) -> Decrypted:
-        """Decrypt the outputs of one evaluation and post-process them.
+        """Decrypt the outputs of one evaluation to raw values and post-process them.
 
         Args:
             envelope: Envelope of kind output.
@@ -142,7 +169,7 @@ class Custodian:
             warn: Told of values outside the calibrated ranges, once an output.
 
         Raises:
-            AccessDeniedError: The policy does not grant it.
+            AccessDeniedError: The policy does not grant it, or the key is to be replaced.
             InputError: The model has no such output.
             IntegrityError: The envelope is for another program, bundle or key, or was changed.
         """
@@ -156,6 +183,8 @@ class Custodian:
     ) -> Decrypted:
         """Decrypt and post-process the outputs of one run's evaluations, samples joined in order.
 
+        The same envelope may be decrypted again, as long as it holds.
+
         Args:
             envelopes: Envelopes of kind output, one or more.
             labels: The outputs to decrypt, by name; None for all that the policy grants.
@@ -163,49 +192,142 @@ class Custodian:
                 are decrypted are looked at.
 
         Raises:
-            AccessDeniedError: The policy does not grant it.
+            AccessDeniedError: The policy does not grant it, or the key is to be replaced.
             InputError: The model has no such output.
             IntegrityError: The envelope is for another program, bundle or key, or was changed.
         """
-        wanted = self._wanted(labels)
-        found = join_groups([self._decrypt(envelope, wanted) for envelope in envelopes])
+        asked = self._asked(labels)
+        granted = self._guard.decrypt(asked, some=labels is None)
+        wanted = [entry for entry in self.spec.outputs if entry.label in granted]
+        self._check_age()
+        opened = [self._open(envelope) for envelope in envelopes]
+        found = join_groups([self._decrypted(envelope, wanted) for envelope in opened])
         for entry in wanted:
-            _check_range(entry, found.raw[entry.label], warn)
+            check_range(entry, found.raw[entry.label], warn)
         return found
 
-    def _decrypt(self, envelope: bytes, wanted: Sequence[OutputSpec]) -> Decrypted:
-        """Decrypt the outputs of one evaluation that were granted."""
-        expected = self._expected(Kind.OUTPUT)
-        contract = self.spec.output_ciphertexts
-        opened = open_envelope(
-            envelope, expected, contract, self.spec.parameters, "the encrypted output"
+    def release(
+        self,
+        envelope: bytes,
+        labels: Collection[str] | None = None,
+        scope: Scope = Scope.PERSON,
+    ) -> Released:
+        """Let out what the policy grants of one evaluation; see `release_all`."""
+        return self.release_all([envelope], labels, scope)
+
+    def release_all(
+        self,
+        envelopes: Sequence[bytes],
+        labels: Collection[str] | None = None,
+        scope: Scope = Scope.PERSON,
+    ) -> Released:
+        """Let out what the policy grants of one run's evaluations: flooded, rounded, counted.
+
+        Args:
+            envelopes: Envelopes of kind output, one or more, none of which was released before.
+            labels: The outputs to release, by name; None for all that the policy grants.
+            scope: Whether each answer is about a person (a sample) or about all of them.
+
+        Raises:
+            AccessDeniedError: The policy does not grant it, a budget is exhausted, the key is to
+                be replaced, a cohort is too small, or values lie outside the calibrated ranges.
+            InputError: The model has no such output.
+            IntegrityError: An envelope is for another program, bundle or key, was changed, or was
+                taken before; or the ledger of releases is damaged or out of date.
+        """
+        asked = self._asked(labels)
+        return self.release_granted(
+            envelopes, self._guard.declassify(asked, scope, some=labels is None)
         )
+
+    def release_granted(
+        self, envelopes: Sequence[bytes], decisions: Sequence[Decision]
+    ) -> Released:
+        """Let out what a guard has granted already; the rest is as in `release_all`."""
+        try:
+            self._check_age()
+            return self._released(envelopes, decisions)
+        except AccessDeniedError as denied:
+            if self._log is not None:
+                self._log.denied(decisions, str(denied))
+            raise
+
+    def _released(self, envelopes: Sequence[bytes], decisions: Sequence[Decision]) -> Released:
+        entries = {entry.label: entry for entry in self.spec.outputs}
+        releases = [Release(entries[d.request.obj.name], d, self.rules) for d in decisions]
+        if self._ledger is None:
+            raise InputError(
+                "releases must be counted, and this key has no folder with a ledger; make keys with"
+                " hecompile keygen."
+            )
+        opened = [self._open(envelope) for envelope in envelopes]
+        headers = [envelope.header for envelope in opened]
+        charges = [one.charge(sum(header.samples for header in headers)) for one in releases]
+        for header in headers:
+            # From here on the evaluations count as released, whatever happens.
+            self._inspector.consume(header, _OUTPUT)
+        wanted = [one.entry for one in releases]
+        parts = [self._values(envelope, wanted) for envelope in opened]
+        numbers = self._ledger.spend_all(charges, headers[0].session)
+        outputs = {}
+        for one, number in zip(releases, numbers, strict=True):
+            values = np.concatenate([part[one.entry.label] for part in parts])
+            outputs[one.entry.label] = one.publish(values, number)
+        released = Released(outputs)
+        if self._log is not None:
+            self._log.released(decisions, released, [header.digest for header in headers])
+        return released
+
+    def _open(self, data: bytes) -> Envelope:
+        """Check an envelope of outputs without using it up."""
+        return check_envelope(
+            data,
+            self._expected(Kind.OUTPUT),
+            self.spec.output_ciphertexts,
+            self.spec.parameters,
+            _OUTPUT,
+            admission=self._inspector,
+            fields=output_fields(self.spec),
+        )
+
+    def _decrypted(self, opened: Envelope, wanted: Sequence[OutputSpec]) -> Decrypted:
+        """The outputs of one evaluation that were granted, raw."""
+        raw: dict[str, Array] = {}
+        outputs: dict[str, Processed] = {}
+        for label, values in self._values(opened, wanted).items():
+            post = next(entry.post for entry in wanted if entry.label == label)
+            raw[label] = np.asarray(join_samples(values))
+            outputs[label] = join_samples(post_process(post, values))
+        return Decrypted(raw, outputs)
+
+    def _values(self, opened: Envelope, wanted: Sequence[OutputSpec]) -> dict[str, Array]:
+        """Raw values of one evaluation by output, each of shape (samples, *dims)."""
+        contract = self.spec.output_ciphertexts
         names = {cipher.name for entry in wanted for cipher in entry.ciphertexts}
         slots = {
             cipher.name: self._slots(data, cipher)
             for cipher, data in zip(contract, opened.ciphertexts, strict=True)
             if cipher.name in names
         }
-        samples = opened.header.samples
-        raw: dict[str, Array] = {}
-        outputs: dict[str, Processed] = {}
-        for entry in wanted:
-            values = self._unpack(entry, slots, samples)
-            raw[entry.label] = np.asarray(join_samples(values))
-            outputs[entry.label] = join_samples(post_process(entry.post, values))
-        return Decrypted(raw, outputs)
+        return {entry.label: self._unpack(entry, slots, opened.header.samples) for entry in wanted}
 
-    def _wanted(self, labels: Collection[str] | None) -> list[OutputSpec]:
-        """The outputs asked for, once the policy has granted them."""
+    def _asked(self, labels: Collection[str] | None) -> list[str]:
+        """The outputs asked for, in the model's order."""
         known = [entry.label for entry in self.spec.outputs]
         for label in labels or ():
             if label not in known:
                 raise InputError(
                     f"the model has no output '{label}'; its outputs are {', '.join(known)}."
                 )
-        asked = [label for label in known if labels is None or label in labels]
-        granted = self._guard.decrypt(asked, some=labels is None)
-        return [entry for entry in self.spec.outputs if entry.label in granted]
+        return [label for label in known if labels is None or label in labels]
+
+    def _check_age(self) -> None:
+        most, age = self.rules.rotate_days, self._card.age_days(self._now())
+        if most is not None and age > most:
+            raise AccessDeniedError(
+                f"Access Denied: the key was made {age:.0f} days ago, and the policy has it"
+                f" replaced after {most}; make new keys with hecompile keygen"
+            )
 
     def _expected(self, kind: Kind, round_: int = 0) -> Header:
         spec = self.spec
@@ -233,17 +355,5 @@ class Custodian:
         return np.concatenate(parts, axis=-1)[:samples].reshape(samples, *entry.dims)
 
 
-def _check_range(entry: OutputSpec, raw: Array, warn: WarnOutput) -> None:
-    if entry.ranges is None:
-        return
-    found = entry.ranges.outside(raw.reshape(-1, math.prod(entry.dims)))
-    if found is not None:
-        warn(OutputWarning.of(entry.label, found))
-
-
-def join_samples(values: Processed) -> Processed:
-    """Let samples (n, d0, d1, ...) follow one another on the leading model axis: (n * d0, ...)."""
-    if values.ndim < 2:
-        return values
-    samples, lead, *rest = values.shape
-    return values.reshape(samples * lead, *rest)
+def _rules_of(guard: Guard | None) -> ReleaseRules:
+    return ReleaseRules.of(guard.manifest) if isinstance(guard, PolicyGuard) else ReleaseRules()

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Final
 
-from hecompile.access.records import Place, Record, parse_json
+from hecompile.access.records import Place, Record, canonical_json, parse_json
 from hecompile.errors import HecompileError, InputError, IntegrityError
 from hecompile.files import cannot_read, sha256_bytes
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import library_versions
 from hecompile.runtime.serial import key_file_limit
+from hecompile.runtime.wrapped import Wrapped, wrapped_from_record
 
 FORMAT: Final = "hecompile-key"
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_CARD_BYTES: Final = 1 << 20
 _FIELDS: Final = (
     "format",
@@ -30,6 +33,8 @@ _FIELDS: Final = (
     "galois_steps",
     "files",
     "seal",
+    "created",
+    "wrapped",
 )
 _SHORT: Final = 12
 
@@ -55,6 +60,9 @@ class KeyCard:
         galois_steps: Rotations that the evaluation keys allow.
         files: SHA-256 and size of each file, by name.
         seal: Version of SEAL that made the keys.
+        created: When they were made (RFC 3339, UTC).
+        wrapped: The wrapped data key under which the secret key is encrypted; None in the other
+            folders, and for a key that was never written.
     """
 
     FILE: ClassVar[str] = "key.json"
@@ -67,6 +75,8 @@ class KeyCard:
     galois_steps: tuple[int, ...]
     files: Mapping[str, tuple[str, int]]
     seal: str
+    created: str
+    wrapped: Wrapped | None = None
 
     @classmethod
     def describe(
@@ -80,8 +90,29 @@ class KeyCard:
         files: Mapping[str, tuple[str, int]],
     ) -> KeyCard:
         """Make the card of keys that this process made."""
-        version = library_versions().seal
-        return cls(role, key_id, program, manifest, parameters, galois_steps, dict(files), version)
+        version, now = library_versions().seal, datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(
+            role, key_id, program, manifest, parameters, galois_steps, dict(files), version, now
+        )
+
+    @property
+    def bound(self) -> bytes:
+        """What is authenticated with the encrypted secret key: all that no file can change."""
+        return canonical_json(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "key_id": self.key_id,
+                "program": self.program,
+                "manifest": self.manifest,
+                "parameters": self.parameters.to_json(),
+                "created": self.created,
+            }
+        )
+
+    def age_days(self, now: datetime) -> float:
+        """How many days ago the keys were made."""
+        return (now - datetime.fromisoformat(self.created)).total_seconds() / 86400.0
 
     def to_json(self) -> bytes:
         """Write the card; `card_from_json` gives an equal one back."""
@@ -96,6 +127,8 @@ class KeyCard:
             "galois_steps": list(self.galois_steps),
             "files": {n: {"sha256": d, "bytes": s} for n, (d, s) in sorted(self.files.items())},
             "seal": self.seal,
+            "created": self.created,
+            "wrapped": self.wrapped.to_json() if self.wrapped is not None else None,
         }
         return json.dumps(document, indent=1).encode("utf-8") + b"\n"
 
@@ -163,6 +196,10 @@ def card_from_json(data: bytes, source: str) -> KeyCard:
     for name in table.fields:
         entry = table.record(name, ("sha256", "bytes"))
         files[name] = (entry.text("sha256"), entry.integer("bytes"))
+    wrapped = None
+    if record.fields["wrapped"] is not None:
+        table = Record.open_table(record.fields["wrapped"], ("wrapped",), complain)
+        wrapped = wrapped_from_record(table)
     return KeyCard(
         Role(record.text("role")),
         record.text("key_id"),
@@ -172,7 +209,20 @@ def card_from_json(data: bytes, source: str) -> KeyCard:
         record.integers("galois_steps", 1),
         files,
         record.text("seal"),
+        _created(record),
+        wrapped,
     )
+
+
+def _created(record: Record) -> str:
+    created = record.text("created")
+    try:
+        known = datetime.fromisoformat(created).tzinfo is not None
+    except ValueError:
+        known = False
+    if not known:
+        raise record.wrong("created", "must be a date and time with its zone")
+    return created
 
 
 @dataclass(frozen=True)
@@ -183,11 +233,13 @@ class KeySource:
         card: What is there.
         where: The folder, for messages.
         read: Gives the checked bytes of a file.
+        folder: The folder; None for keys that are in memory only.
     """
 
     card: KeyCard
     where: str
     read: Callable[[str], bytes] = field(repr=False)
+    folder: Path | None = None
 
     def name(self, file: str) -> str:
         """Name of a file, for messages."""
@@ -214,7 +266,28 @@ def open_folder(
             " that holds it."
         )
     check_key(card, program, manifest, parameters, f"the keys in {place}")
-    return KeySource(card, str(place), lambda name: _read_checked(place, name, card))
+    if role is Role.SECRET:
+        _check_private(place, card)
+    return KeySource(card, str(place), lambda name: _read_checked(place, name, card), place)
+
+
+def _check_private(place: Path, card: KeyCard) -> None:
+    """Refuse a secret key that is not encrypted, or whose folder is open to other users."""
+    if card.wrapped is None:
+        raise IntegrityError(
+            f"the secret key in {place} is not encrypted; make new keys with hecompile keygen."
+        )
+    try:
+        for path in (place, *(place / name for name in card.files)):
+            if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise IntegrityError(
+                    f"other users may read or change {path}; run chmod -R go= on {place}."
+                )
+    except FileNotFoundError:
+        # Reading it says what is missing.
+        return
+    except OSError as error:
+        raise cannot_read(place, error) from error
 
 
 def _card_bytes(place: Path, role: Role) -> bytes:

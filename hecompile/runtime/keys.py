@@ -1,26 +1,35 @@
 """Keys in three folders, one for each party: secret/, public/ and evaluation/.
 
 Each folder holds its keys and a key.json that says which program and parameters they are for, so
-that a folder can be handed to its party and checked there without the others. Galois and
+that a folder can be handed to its party and checked there without the others. The secret key is
+encrypted (`hecompile.runtime.vault`), and beside it the releases under it are counted. Galois and
 relinearization keys are stored seed-compressed, at half their size.
+
+What deals with the secret key on the disk is imported only where that is asked for: programs of
+clients and evaluators never load it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import tenseal.sealapi as seal
 
 from hecompile.errors import InputError, IntegrityError
-from hecompile.files import atomic_directory, atomic_write_bytes, cannot_write, sha256_bytes
+from hecompile.files import atomic_directory, sha256_bytes
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import Context
 from hecompile.runtime.forked import forked_map
 from hecompile.runtime.keycard import KeyCard, KeySource, Role, galois_file, open_folder
+from hecompile.runtime.keyring import PUBLIC_FILE as PUBLIC_FILE
+from hecompile.runtime.keyring import SECRET_FILE as SECRET_FILE
+from hecompile.runtime.keyring import KeyRing as KeyRing
+from hecompile.runtime.keyring import make_folder, write_key
 from hecompile.runtime.serial import (
     galois_keys_from_bytes,
     public_key_from_bytes,
@@ -30,8 +39,9 @@ from hecompile.runtime.serial import (
 )
 from hecompile.runtime.spec import UNBOUND
 
-SECRET_FILE: Final = "secret.key"
-PUBLIC_FILE: Final = "public.key"
+if TYPE_CHECKING:
+    from hecompile.runtime.vault import Vault
+
 RELIN_FILE: Final = "relin.key"
 
 Progress = Callable[[str, int, int], None]
@@ -43,52 +53,13 @@ def no_progress(_task: str, _done: int, _total: int) -> None:
 
 
 @dataclass(frozen=True)
-class KeyRing:
-    """Freshly generated keys, in memory.
-
-    Attributes:
-        key_id: SHA-256 of the public key.
-        cards: What each folder's key.json says.
-        files: Serialised keys by folder, then by file name.
-    """
-
-    key_id: str
-    cards: Mapping[Role, KeyCard]
-    files: Mapping[Role, Mapping[str, bytes]] = field(repr=False)
-
-    def source(self, role: Role) -> KeySource:
-        """One party's keys, without a detour over the disk."""
-        files = self.files[role]
-        return KeySource(self.cards[role], f"the new {role.value} key", files.__getitem__)
-
-    def save(self, folder: str | Path, roles: Iterable[Role] = tuple(Role)) -> None:
-        """Write the folders `secret/`, `public/` and `evaluation/`, or some, into a new folder.
-
-        Raises:
-            InputError: The folder exists or cannot be written.
-        """
-        with atomic_directory(folder) as place:
-            self.write_into(place, roles)
-
-    def write_into(self, place: Path, roles: Iterable[Role]) -> None:
-        """Write some of the folders `secret/`, `public/` and `evaluation/` into a folder.
-
-        Raises:
-            InputError: The folder cannot be written.
-        """
-        for role in roles:
-            for name, data in self.files[role].items():
-                _write(place, role, name, data)
-            _write(place, role, KeyCard.FILE, self.cards[role].to_json())
-
-
-@dataclass(frozen=True)
 class SecretKey:
-    """What the custodian holds."""
+    """What the custodian holds; `folder` is where it lies, None for one in memory only."""
 
     card: KeyCard
     context: Context
     key: Any = field(repr=False)
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +111,8 @@ def generate_keys(
     for role, name, data in _generate(parameters, steps, progress, workers):
         listed[role][name] = (sha256_bytes(data), len(data))
         if spill is not None and role is Role.EVALUATION:
-            _write(spill, role, name, data)
+            make_folder(spill / role.value, role)
+            write_key(spill / role.value, role, name, data)
         else:
             files[role][name] = data
     key_id = listed[Role.PUBLIC][PUBLIC_FILE][0]
@@ -149,7 +121,8 @@ def generate_keys(
         for role in Role
     }
     if spill is not None:
-        _write(spill, Role.EVALUATION, KeyCard.FILE, cards[Role.EVALUATION].to_json())
+        card = cards[Role.EVALUATION]
+        write_key(spill / card.role.value, card.role, KeyCard.FILE, card.to_json())
     return KeyRing(key_id, cards, files)
 
 
@@ -161,20 +134,40 @@ def write_keys(
     progress: Progress = no_progress,
     manifest: str = UNBOUND,
     workers: int = 1,
+    vault: Vault | None = None,
+    secret_folder: str | Path | None = None,
 ) -> str:
     """Generate keys straight into a new folder, holding one of them in memory at a time.
 
-    The arguments are those of `generate_keys`. The folder appears whole or not at all.
+    The arguments are those of `generate_keys`, and further ones. The folders appear whole or not
+    at all.
+
+    Args:
+        folder: The folder to make.
+        parameters: Encryption parameters.
+        galois_steps: Rotations to the left, in slots, that the program uses.
+        program: Identity of the program the keys are for.
+        progress: Called for each key made.
+        manifest: Digest of the manifest of the program's bundle.
+        workers: Processes that make Galois keys.
+        vault: What wraps the secret key; None for the machine's own.
+        secret_folder: A folder to make for the secret key; None puts `secret/` into `folder`.
 
     Returns:
         The key's identifier.
 
     Raises:
-        InputError: The folder exists or cannot be written.
+        InputError: A folder exists or cannot be written.
+        HecompileError: The secret key cannot be wrapped.
     """
-    with atomic_directory(folder) as place:
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(atomic_directory(folder))
+        secret = place / Role.SECRET.value
+        if secret_folder is not None:
+            secret = stack.enter_context(atomic_directory(secret_folder))
         ring = generate_keys(parameters, galois_steps, program, progress, place, manifest, workers)
-        ring.write_into(place, (Role.SECRET, Role.PUBLIC))
+        ring.write_secret(secret, vault)
+        ring.write_public(place)
     return ring.key_id
 
 
@@ -183,9 +176,22 @@ def load_secret_key(
     parameters: Parameters,
     program: str,
     manifest: str = UNBOUND,
+    vault: Vault | None = None,
 ) -> SecretKey:
-    """Load the custodian's key; arguments and errors are those of `load_evaluation_keys`."""
-    return secret_key(open_folder(folder, Role.SECRET, parameters, program, manifest))
+    """Load the custodian's key; arguments and errors are those of `load_evaluation_keys`.
+
+    Args:
+        folder: Where the keys are.
+        parameters: The parameters they must be for.
+        program: Identity of the program they must be for.
+        manifest: Digest of the manifest of the bundle they must be for.
+        vault: What unwraps it; None for the machine's own.
+
+    Raises:
+        IntegrityError: Also where the vault's secret is wrong.
+    """
+    source = open_folder(folder, Role.SECRET, parameters, program, manifest)
+    return secret_key(source, vault)
 
 
 def load_public_key(
@@ -225,12 +231,19 @@ def load_evaluation_keys(
     return evaluation_keys(source, galois_steps, progress)
 
 
-def secret_key(source: KeySource) -> SecretKey:
-    """Read the custodian's key."""
-    context = Context(source.card.parameters)
-    data = source.read(SECRET_FILE)
+def secret_key(source: KeySource, vault: Vault | None = None) -> SecretKey:
+    """Read the custodian's key; `vault` unwraps it, None for the machine's own.
+
+    Raises:
+        IntegrityError: It was changed, or the vault's secret is wrong.
+    """
+    context, data = Context(source.card.parameters), source.read(SECRET_FILE)
+    if source.card.wrapped is not None:
+        from hecompile.runtime.vault import unlock
+
+        data = unlock(data, source.card.wrapped, source.card.bound, vault)
     key = secret_key_from_bytes(context, data, source.name(SECRET_FILE))
-    return SecretKey(source.card, context, key)
+    return SecretKey(source.card, context, key, source.folder)
 
 
 def public_key(source: KeySource) -> PublicKey:
@@ -299,16 +312,6 @@ def _generate(
     for done, (step, data) in enumerate(zip(steps, made, strict=True), start=4):
         yield Role.EVALUATION, galois_file(step), data
         progress("generating keys", done, total)
-
-
-def _write(place: Path, role: Role, name: str, data: bytes) -> None:
-    secret = role is Role.SECRET
-    folder = place / role.value
-    try:
-        folder.mkdir(mode=0o700 if secret else 0o755, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    atomic_write_bytes(folder / name, data, 0o600 if secret else 0o644)
 
 
 def _some(steps: list[int]) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import tenseal.sealapi as seal
 
+from hecompile.access.identity import Identity
 from hecompile.access.manifest import OWNER_PART
 from hecompile.errors import InputError, IntegrityError
 from hecompile.files import cannot_read
@@ -29,13 +30,13 @@ from hecompile.npz import npz_bytes
 from hecompile.runtime.admission import check_program, facts
 from hecompile.runtime.context import Context
 from hecompile.runtime.envelope import (
-    Header,
-    Kind,
+    MODEL_LIFETIME,
+    Admission,
+    check_envelope,
     envelope_limit,
-    new_session,
-    open_envelope,
     seal_envelope,
 )
+from hecompile.runtime.header import Header, Kind, new_session
 from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import Progress, PublicKey, no_progress
 from hecompile.runtime.serial import ciphertext_from_bytes
@@ -102,6 +103,8 @@ class ModelOwner:
         weights: Mapping[str, Array],
         key: PublicKey,
         manifest: str = UNBOUND,
+        identity: Identity | None = None,
+        lifetime: int = MODEL_LIFETIME,
     ) -> None:
         """Prepare to encrypt.
 
@@ -110,6 +113,9 @@ class ModelOwner:
             weights: Their constants, shape (period,), by value name.
             key: The public key of whoever owns the data.
             manifest: Digest of the manifest of the program's bundle.
+            identity: Who signs the envelope; None leaves it unsigned, which only programs in no
+                bundle take.
+            lifetime: Seconds for which it holds.
 
         Raises:
             ProgramError: The program cannot run on its parameters.
@@ -123,13 +129,15 @@ class ModelOwner:
                 f"the weights of program '{program.name}' are plain; compile it with"
                 " --encrypt-model to have them encrypted."
             )
-        identity = program_id(program)
-        check_key(key.card, identity, manifest, parameters)
+        named = program_id(program)
+        check_key(key.card, named, manifest, parameters)
+        self._identity = identity
+        self._lifetime = lifetime
         self._weights = weights
         self._context = key.context
         self._encryptor: Any = seal.Encryptor(key.context.seal, key.key)
         self._header = Header(
-            Kind.MODEL, identity, key.card.key_id, new_session(), 1, manifest=manifest
+            Kind.MODEL, named, key.card.key_id, new_session(), 1, manifest=manifest
         )
 
     def encrypt(self, progress: Progress = no_progress) -> bytes:
@@ -142,7 +150,7 @@ class ModelOwner:
         for done, cipher in enumerate(self.contract, start=1):
             blobs.append(ciphertext_bytes(self._context, self._encrypted(cipher)))
             progress("encrypting weights", done, len(self.contract))
-        return seal_envelope(self._header, self.contract, blobs)
+        return seal_envelope(self._header, self.contract, blobs, self._identity, self._lifetime)
 
     def _encrypted(self, cipher: CipherSpec) -> Any:
         values = self._weights[cipher.name]
@@ -158,28 +166,25 @@ class ModelOwner:
         return encrypted
 
 
-def open_model(
-    data: bytes | None,
-    program: Program,
-    key_id: str,
-    manifest: str,
-    context: Context,
-    progress: Progress = no_progress,
-) -> dict[str, Any]:
-    """Read the ciphertexts of a program's weights, by value name.
+def check_model(
+    data: bytes | None, program: Program, key_id: str, manifest: str, admission: Admission
+) -> tuple[bytes, ...]:
+    """Check the envelope of a program's weights, before a key or a library is loaded for it.
+
+    It is not used up: every evaluation until it expires takes the same weights.
 
     Args:
         data: What `ModelOwner.encrypt` gave; None if there is nothing of the kind.
-        program: A checked program.
+        program: A finished program.
         key_id: Identifier of the key they must be encrypted under.
         manifest: Digest of the manifest of the program's bundle.
-        context: The context of that key.
-        progress: Called for each ciphertext read.
+        admission: Knows who may send it.
 
     Returns:
-        SEAL ciphertexts, none for a program with plain weights.
+        The ciphertexts' bytes, in the order of `model_contract`.
 
     Raises:
+        AccessDeniedError: Whoever signed may not encrypt the model.
         InputError: The program needs a model and there is none, or the other way round.
         IntegrityError: The model is for another program, bundle or key, or was changed.
     """
@@ -189,12 +194,46 @@ def open_model(
                 f"the weights of program '{program.name}' are encrypted; give the file that the"
                 " model's owner made with hecompile encrypt-model (--model)."
             )
-        return {}
-    contract = _needed(program)
+        return ()
+    contract, parameters = _needed(program), check_program(program)
     expected = Header(Kind.MODEL, program_id(program), key_id, "", 1, manifest=manifest)
-    envelope = open_envelope(data, expected, contract, context.parameters, _MODEL_WHAT)
+    envelope = check_envelope(
+        data, expected, contract, parameters, _MODEL_WHAT, admission=admission
+    )
+    return envelope.ciphertexts
+
+
+def open_model(
+    data: bytes | None,
+    program: Program,
+    key_id: str,
+    manifest: str,
+    context: Context,
+    progress: Progress = no_progress,
+    *,
+    admission: Admission,
+) -> dict[str, Any]:
+    """Check and read the ciphertexts of a program's weights, by value name.
+
+    Args:
+        data: As `check_model` takes it, like what follows.
+        program: A checked program.
+        key_id: Identifier of the key they must be encrypted under.
+        manifest: Digest of the manifest of the program's bundle.
+        context: The context of that key.
+        progress: Called for each ciphertext read.
+        admission: Knows who may send it.
+
+    Returns:
+        SEAL ciphertexts, none for a program with plain weights.
+
+    Raises:
+        HecompileError: As `check_model`.
+    """
+    blobs = check_model(data, program, key_id, manifest, admission)
+    contract = model_contract(program) if blobs else ()
     found = {}
-    for done, (cipher, blob) in enumerate(zip(contract, envelope.ciphertexts, strict=True), 1):
+    for done, (cipher, blob) in enumerate(zip(contract, blobs, strict=True), start=1):
         found[cipher.name] = ciphertext_from_bytes(
             context, blob, cipher.level, cipher.scale, what=f"weight {cipher.name}"
         )

@@ -121,6 +121,32 @@ def post_process(steps: Sequence[str], raw: Array) -> Processed:
     return result
 
 
+def labels_of(steps: Sequence[str], raw: Array) -> NDArray[np.int64]:
+    """The class that each sample is put into, and nothing else of its scores.
+
+    It is what `argmax` gives where the steps have one; else the largest element along the last
+    axis; of a single element 1 where it is above one half as a probability, above 0 as a score.
+
+    Args:
+        steps: texts of steps, as in `Output.post`.
+        raw: values (S, *shape of one sample).
+
+    Returns:
+        Integers (S, *shape after the steps without its last axis).
+
+    Raises:
+        InputError: a step cannot be read or does not fit the shape.
+    """
+    result = post_process(steps, raw)
+    if np.issubdtype(result.dtype, np.integer):
+        return np.asarray(result, dtype=np.int64)
+    if result.ndim > 1 and result.shape[-1] > 1:
+        return np.asarray(np.argmax(result, axis=-1), dtype=np.int64)
+    middle = 0.5 if any(parse_step(text).name == "sigmoid" for text in steps) else 0.0
+    above = np.asarray(result > middle, dtype=np.int64)
+    return above[..., 0] if above.ndim > 1 else above
+
+
 def _softmax(x: Array, axis: int) -> Array:
     powers = np.exp(x - x.max(axis=axis, keepdims=True))
     return np.asarray(powers / powers.sum(axis=axis, keepdims=True))

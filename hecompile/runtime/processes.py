@@ -1,8 +1,9 @@
 """All parties in one go: client and key holder here, the evaluator in a process of its own.
 
-The evaluator's process is started with the folder of the evaluation keys, program and ciphertexts
-come to it over a pipe: neither its arguments nor its environment nor its memory hold the secret
-key.
+The evaluator's process is started with the folder of the evaluation keys and its limits; program
+and ciphertexts come to it over a pipe: neither its arguments nor its environment nor its memory
+hold the secret key, or a key that signs. What it gets was looked at here before, and what it makes
+is signed here.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
 import hecompile
+from hecompile.access.identity import Identity
+from hecompile.costs import Profile, Spent
 from hecompile.errors import HecompileError, IntegrityError
 from hecompile.runtime.channel import (
+    MAX_BODY_BYTES,
     MAX_JSON_BYTES,
     Channel,
     ClosedError,
@@ -30,10 +35,15 @@ from hecompile.runtime.channel import (
     error_from,
     read_json,
 )
-from hecompile.runtime.envelope import envelope_limit
+from hecompile.runtime.crew import Outcome, unpack_outcomes
+from hecompile.runtime.envelope import LIFETIME, Admission, envelope_limit
+from hecompile.runtime.framing import pack_parts
+from hecompile.runtime.gateway import Gateway
+from hecompile.runtime.inspection import admission_of
 from hecompile.runtime.keys import Progress, no_progress
 from hecompile.runtime.machine import Timing
 from hecompile.runtime.residues import SlowWarning
+from hecompile.runtime.sandbox import Limits
 from hecompile.runtime.spec import ClientSpec
 from hecompile.runtime.usage import Phase
 
@@ -41,6 +51,8 @@ _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_P
 _THREADS: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 _TOLD_BYTES: Final = 2000
 _GRACE_SECONDS: Final = 5.0
+
+_WORKER: Final = "hecompile.runtime.worker"
 
 Answer = Callable[[bytes], bytes]
 """Turns a refresh request into its response."""
@@ -54,6 +66,19 @@ def warn_of(note: str) -> None:
     warnings.warn(note, SlowWarning, stacklevel=2)
 
 
+@dataclass(frozen=True)
+class Tasks:
+    """How a process works on evaluations that go on from where others stopped.
+
+    Attributes:
+        crew: Most evaluations that run at a time, each in a process of its own.
+        profile: Measure every operation; the process alone runs them then.
+    """
+
+    crew: int = 1
+    profile: bool = False
+
+
 class EvaluatorProcess:
     """An evaluator in a process of its own; use it in a `with` block, which ends it.
 
@@ -63,6 +88,7 @@ class EvaluatorProcess:
         timings: Time per operation name.
         refresh_bytes: Bytes of refresh requests and responses so far.
         notes: What makes its evaluations slow, as far as it has said so.
+        profile: What `advance` measured, if that was asked for.
     """
 
     def __init__(
@@ -79,6 +105,11 @@ class EvaluatorProcess:
         workers: int = 1,
         weights_cache: str | Path | None = None,
         note: Note = warn_of,
+        identity: Identity | None = None,
+        inspector: Admission | None = None,
+        lifetime: int = LIFETIME,
+        limits: Limits | None = None,
+        tasks: Tasks | None = None,
     ) -> None:
         """Describe the process; it starts when the `with` block is entered.
 
@@ -87,14 +118,28 @@ class EvaluatorProcess:
             constants: Contents of `constants.npz`.
             spec: Of the same program; bounds the messages.
             keys: Folder of the evaluation keys.
-            model: Envelope of the encrypted weights, for a program that has some.
+            model: Envelope of the encrypted weights, for a program that has some, once
+                `check_model` has let it pass.
             memory_limit: Most bytes of encoded weights.
             timeout: Seconds that loading or one evaluation may take; None for no limit.
             progress: Told what the process reports.
             workers: With 2 or more, a second process may share each evaluation.
             weights_cache: Folder where encoded weights are kept, in clear; None keeps none.
             note: Told of what makes evaluations slow.
+            identity: Who signs outputs and requests; None leaves them unsigned.
+            inspector: Looks at envelopes; a program of a bundle must have one.
+            lifetime: Seconds for which what is signed holds.
+            limits: What the process may take; None for the machine's memory and any time.
+            tasks: How `advance` works; None where only `evaluate` is used.
+
+        Raises:
+            UsageError: A program of a bundle has no inspector.
         """
+        self._spec = spec
+        self._identity = identity
+        self._inspector = admission_of(inspector, spec.manifest)
+        self._lifetime = lifetime
+        self._limits = limits if limits is not None else Limits.of_machine()
         self.phases: dict[str, Phase] = {}
         self.peak_memory_bytes = 0
         self.timings: dict[str, Timing] = {}
@@ -107,6 +152,9 @@ class EvaluatorProcess:
             "workers": workers,
             "weights_cache": None if weights_cache is None else str(Path(weights_cache).resolve()),
         }
+        if tasks is not None:
+            self._setup |= {"crew": tasks.crew, "profile": tasks.profile, "rehearse": False}
+        self.profile: Profile | None = None
         self._model = model
         self._program = (program, constants)
         self._keys = Path(keys)
@@ -115,7 +163,7 @@ class EvaluatorProcess:
         self._note = note
         rounds = [envelope_limit(spec.parameters, r.request) for r in spec.refreshes]
         outputs = envelope_limit(spec.parameters, spec.output_ciphertexts)
-        self._limit = max(MAX_JSON_BYTES, outputs, *rounds, 0)
+        self._limit = max(MAX_JSON_BYTES, outputs, *rounds)
 
     def __enter__(self) -> Self:
         """Start the process, load keys and weights.
@@ -124,7 +172,7 @@ class EvaluatorProcess:
             HecompileError: What the process refuses, with its class and text.
         """
         self._errors: IO[bytes] = tempfile.TemporaryFile()
-        command = [sys.executable, "-P", "-m", "hecompile.runtime.worker", str(self._keys)]
+        command = [sys.executable, "-P", "-m", _WORKER, str(self._keys), *self._limits.words]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -146,10 +194,14 @@ class EvaluatorProcess:
                 self._channel.send(Message.CONSTANTS, constants)
                 if self._model is not None:
                     self._channel.send(Message.MODEL, self._model)
-                self._take(read_json(self._receive(Message.READY)))
+                ready = read_json(self._receive(Message.READY))
+                self._take(ready)
         except BaseException:
             self._end()
             raise
+        self._gateway = Gateway(
+            self._spec, str(ready["key_id"]), self._identity, self._inspector, self._lifetime
+        )
         return self
 
     def __exit__(
@@ -177,22 +229,57 @@ class EvaluatorProcess:
             The output envelope.
 
         Raises:
-            HecompileError: What the process refuses, with its class and text; or it crashed or
-                took too long.
+            AccessDeniedError: Whoever sent an envelope may not.
+            IntegrityError: An envelope is refused.
+            HecompileError: What the process refuses, with its class and text; or it crashed, met a
+                limit or took too long.
         """
+        header = self._gateway.check_input(data)
+        self._gateway.take(header)
         self._arm()
         with self._explained():
             self._channel.send(Message.INPUT, data)
             while True:
                 kind, body = self._message()
                 if kind is Message.REFRESH_REQUEST:
-                    response = answer(body)
-                    self.refresh_bytes += len(body) + len(response)
+                    request = self._gateway.sign(body, header)
+                    response = answer(request)
+                    self._gateway.take(self._gateway.check_response(response, header.session))
+                    self.refresh_bytes += len(request) + len(response)
                     self._channel.send(Message.REFRESH_RESPONSE, response)
                 elif kind is Message.USAGE:
                     self._take(read_json(body))
                 elif kind is Message.OUTPUT:
-                    return body
+                    return self._gateway.sign(body, header)
+                else:
+                    raise IntegrityError(f"the evaluator process sent {kind.name} out of turn.")
+
+    def advance(self, items: Sequence[tuple[bytes, bytes]]) -> list[Outcome]:
+        """Run evaluations to their next refresh or to the end.
+
+        Args:
+            items: An input envelope and nothing, or a state and the response that it waited for;
+                all of them let pass and taken by a gateway.
+
+        Returns:
+            What each came to; requests and outputs are still to be signed by a gateway.
+
+        Raises:
+            HecompileError: As `evaluate`.
+        """
+        self._arm()
+        with self._explained():
+            self._channel.send(
+                Message.ADVANCE, pack_parts([part for item in items for part in item])
+            )
+            while True:
+                kind, body = self._message(MAX_BODY_BYTES)
+                if kind is Message.PROFILE:
+                    self.profile = _profile(read_json(body))
+                elif kind is Message.USAGE:
+                    self._take(read_json(body))
+                elif kind is Message.OUTCOMES:
+                    return unpack_outcomes(body)
                 else:
                     raise IntegrityError(f"the evaluator process sent {kind.name} out of turn.")
 
@@ -211,10 +298,10 @@ class EvaluatorProcess:
             raise IntegrityError(f"the evaluator process sent {kind.name}, not {wanted.name}.")
         return body
 
-    def _message(self) -> tuple[Message, bytes]:
+    def _message(self, limit: int = 0) -> tuple[Message, bytes]:
         """The next message that is neither progress nor an error."""
         while True:
-            kind, body = self._channel.receive(self._limit)
+            kind, body = self._channel.receive(limit or self._limit)
             if kind is Message.PROGRESS:
                 content = read_json(body)
                 self._progress(
@@ -250,6 +337,8 @@ class EvaluatorProcess:
 
     def _obituary(self) -> str:
         code = self._process.returncode
+        if told := self._limits.death_told(code or 0):
+            return told
         cause = f"ended with code {code}"
         if code is not None and code < 0:
             cause = f"was killed by signal {-code}"
@@ -269,6 +358,14 @@ class EvaluatorProcess:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def _profile(content: Mapping[str, Any]) -> Profile:
+    """What the process measured of its operations."""
+    rows = {
+        (str(name), int(level)): Spent(int(n), float(s)) for name, level, n, s in content["rows"]
+    }
+    return Profile(str(content["program"]), int(content["evaluations"]), rows)
 
 
 def _environment() -> dict[str, str]:

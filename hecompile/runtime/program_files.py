@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,14 @@ from hecompile.errors import IntegrityError, ProgramError
 from hecompile.ir.constants import Array
 from hecompile.ir.parser import parse
 from hecompile.ir.program import Program
+
+
+@dataclass(frozen=True)
+class Server:
+    """The evaluator's files: contents of `program.hir` and `constants.npz`."""
+
+    program: bytes
+    constants: bytes
 
 
 def load_program(text: bytes, constants: bytes, source: str = "server/program.hir") -> Program:

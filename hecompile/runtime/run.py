@@ -6,14 +6,20 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from hecompile.access.decide import Decision
+from hecompile.access.ledger import ReleaseLedger
+from hecompile.access.objects import Action
 from hecompile.ir.constants import Array
 from hecompile.runtime.client import Client, RangeWarning
 from hecompile.runtime.crew import evaluate_groups, summed_phases, summed_timings
 from hecompile.runtime.custodian import Custodian, OutputWarning
+from hecompile.runtime.decrypted import WarnOutput
 from hecompile.runtime.evaluator import galois_steps
+from hecompile.runtime.inspection import OpenInspector
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import (
     Progress,
@@ -30,9 +36,16 @@ from hecompile.runtime.machine import Timing
 from hecompile.runtime.model_weights import ModelOwner
 from hecompile.runtime.postprocess import Processed
 from hecompile.runtime.processes import EvaluatorProcess
+from hecompile.runtime.program_files import Server as Server
 from hecompile.runtime.program_files import load_program
+from hecompile.runtime.release import ReleasedOutput, ReleaseRules
+from hecompile.runtime.release_log import ReleaseLog
 from hecompile.runtime.spec import ClientSpec
 from hecompile.runtime.usage import Phase, Stopwatch, peak_memory_bytes
+from hecompile.runtime.wants import labels_of
+
+if TYPE_CHECKING:
+    from hecompile.runtime.vault import Vault
 
 MODEL_PHASE = "encrypt-model"
 PHASES = ("keygen", "load", "encrypt", "evaluate", "refresh", "decrypt")
@@ -59,6 +72,8 @@ class RunResult:
         timings: Time in the evaluator per operation name.
         warnings: Inputs outside the calibrated ranges.
         output_warnings: Decrypted outputs outside the calibrated ranges.
+        released: How the outputs were released that the user may not see raw, by label; their
+            values stand among the others.
         notes: What else the user should know, such as a kernel that had to take a slower way.
     """
 
@@ -74,6 +89,7 @@ class RunResult:
     timings: dict[str, Timing]
     warnings: tuple[RangeWarning, ...]
     output_warnings: tuple[OutputWarning, ...]
+    released: dict[str, ReleasedOutput]
     notes: tuple[str, ...]
 
     @property
@@ -83,11 +99,22 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Server:
-    """The evaluator's files: contents of `program.hir` and `constants.npz`."""
+class Opening:
+    """How the outputs of a run are opened, as a policy decided.
 
-    program: bytes
-    constants: bytes
+    Attributes:
+        decisions: One for each output: to decrypt it, or to declassify it.
+        rules: What the manifest says of releases.
+        log: Takes down what is released.
+    """
+
+    decisions: tuple[Decision, ...]
+    rules: ReleaseRules
+    log: ReleaseLog | None = None
+
+    def of(self, action: Action) -> tuple[Decision, ...]:
+        """The decisions about one action."""
+        return tuple(one for one in self.decisions if one.request.action is action)
 
 
 def run_parties(
@@ -97,6 +124,8 @@ def run_parties(
     *,
     keys: str | Path | None = None,
     only: Sequence[str] | None = None,
+    opening: Opening | None = None,
+    vault: Vault | None = None,
     memory_limit: int | None = None,
     timeout: float | None = None,
     progress: Progress = no_progress,
@@ -105,9 +134,10 @@ def run_parties(
     workers: int = 1,
     weights_cache: str | Path | None = None,
 ) -> RunResult:
-    """Encrypt samples, evaluate them in another process, decrypt the results.
+    """Encrypt samples, evaluate them in another process, decrypt or release the results.
 
-    No policy is asked here: ask it before the arguments are read, as `PolicyGuard.run` does.
+    No policy is asked here: ask it before the arguments are read, as `PolicyGuard.run` does. All
+    envelopes stay between this process and those it started, so that none is signed.
 
     Args:
         server: The evaluator's files.
@@ -115,6 +145,9 @@ def run_parties(
         inputs: As `Client.encrypt` takes them.
         keys: Folder of keys; None for fresh ones, whose secret part never reaches the disk.
         only: Outputs to decrypt; None for all.
+        opening: Decides instead which outputs are decrypted and which released; releases under
+            fresh keys are counted for this run only.
+        vault: What unwraps the secret key in `keys`; None for the machine's own.
         memory_limit: Most bytes of the evaluator's encoded weights.
         timeout: Seconds that loading, or the evaluation of one group, may take.
         progress: Told what is going on.
@@ -135,14 +168,16 @@ def run_parties(
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="hecompile-") as scratch:
         with watch.measure("keygen"):
-            folder, secret, public = _keys(server, spec, keys, Path(scratch), progress, workers)
+            folder, secret, public = _keys(
+                server, spec, keys, Path(scratch), progress, workers, vault
+            )
         model = None
         if model_weights is not None:
             with watch.measure(MODEL_PHASE):
                 program = load_program(server.program, server.constants)
                 owner = ModelOwner(program, model_weights, public, spec.manifest)
                 model = owner.encrypt(progress)
-        custodian = Custodian(spec, secret)
+        custodian = _custodian(spec, secret, opening, Path(scratch))
         with watch.measure("encrypt"):
             envelopes = Client(spec, public).encrypt(inputs, warnings.append)
         _tell(warnings, warn)
@@ -161,12 +196,15 @@ def run_parties(
                 workers=workers // crew,
                 note=notes.append,
                 weights_cache=weights_cache,
+                inspector=OpenInspector(),
             )
             for _ in range(crew)
         ]
         results = _evaluate(processes, envelopes, custodian, watch, groups)
-    with watch.measure("decrypt"):
-        decrypted = custodian.decrypt_all(results, only, output_warnings.append)
+        with watch.measure("decrypt"):
+            raw, outputs, released = _opened(
+                custodian, results, only, opening, output_warnings.append
+            )
     _tell(output_warnings, warn)
     # Each worker tells the same.
     notes = list(dict.fromkeys(notes))
@@ -175,8 +213,8 @@ def run_parties(
         watch.add(name, phase)
     names = PHASES if model is None else (*PHASES, MODEL_PHASE)
     return RunResult(
-        decrypted.raw,
-        decrypted.outputs,
+        raw,
+        outputs,
         {name: watch.phases.get(name, Phase()) for name in names},
         sum(process.peak_memory_bytes for process in processes),
         peak_memory_bytes(),
@@ -187,8 +225,46 @@ def run_parties(
         summed_timings(processes),
         tuple(warnings),
         tuple(output_warnings),
+        released,
         tuple(notes),
     )
+
+
+def _custodian(
+    spec: ClientSpec, secret: SecretKey, opening: Opening | None, scratch: Path
+) -> Custodian:
+    """The key holder; releases under a key without a folder are counted in `scratch`."""
+    ledger = None
+    if secret.folder is None:
+        ledger = ReleaseLedger(scratch, secret.card.key_id)
+        ledger.create()
+    rules = opening.rules if opening is not None else None
+    log = opening.log if opening is not None else None
+    inspector = OpenInspector()
+    return Custodian(spec, secret, inspector=inspector, ledger=ledger, rules=rules, log=log)
+
+
+def _opened(
+    custodian: Custodian,
+    results: Sequence[bytes],
+    only: Sequence[str] | None,
+    opening: Opening | None,
+    warn: WarnOutput,
+) -> tuple[dict[str, Array], dict[str, Processed], dict[str, ReleasedOutput]]:
+    """Outputs before and after post-processing, and how those were released that are not raw."""
+    if opening is None:
+        found = custodian.decrypt_all(results, only, warn)
+        return found.raw, found.outputs, {}
+    raw: dict[str, Array] = {}
+    outputs: dict[str, Processed] = {}
+    if plain := labels_of(opening.of(Action.DECRYPT)):
+        found = custodian.decrypt_all(results, plain, warn)
+        raw, outputs = found.raw, found.outputs
+    granted = opening.of(Action.DECLASSIFY)
+    if not granted:
+        return raw, outputs, {}
+    released = custodian.release_granted(results, granted)
+    return raw | released.raw, outputs | released.values, released.outputs
 
 
 def _tell(warnings: Sequence[RangeWarning | OutputWarning | str], warn: Warn | None) -> None:
@@ -241,10 +317,11 @@ def _keys(
     scratch: Path,
     progress: Progress,
     workers: int,
+    vault: Vault | None,
 ) -> tuple[Path, SecretKey, PublicKey]:
     """The folder of the evaluation keys, the secret key and the public key."""
     if keys is not None:
-        secret = load_secret_key(keys, spec.parameters, spec.program, spec.manifest)
+        secret = load_secret_key(keys, spec.parameters, spec.program, spec.manifest, vault)
         public = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
         return Path(keys) / Role.EVALUATION.value, secret, public
     steps = galois_steps(load_program(server.program, server.constants))

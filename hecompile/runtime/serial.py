@@ -79,8 +79,8 @@ def secret_key_from_bytes(context: Context, data: bytes, what: str) -> Any:
     Raises:
         IntegrityError: The bytes are no secret key of this context.
     """
-    content = _key_polynomial(context.parameters) + _MEMBER_BYTES
-    return _key(context, seal.SecretKey(), data, content, what)
+    least = _key_polynomial(context.parameters)
+    return _key(context, seal.SecretKey(), data, least + _MEMBER_BYTES, what, least)
 
 
 def public_key_from_bytes(context: Context, data: bytes, what: str) -> Any:
@@ -89,8 +89,8 @@ def public_key_from_bytes(context: Context, data: bytes, what: str) -> Any:
     Raises:
         IntegrityError: The bytes are no public key of this context.
     """
-    content = 2 * _key_polynomial(context.parameters) + _MEMBER_BYTES
-    return _key(context, seal.PublicKey(), data, content, what)
+    least = 2 * _key_polynomial(context.parameters)
+    return _key(context, seal.PublicKey(), data, least + _MEMBER_BYTES, what, least)
 
 
 def relin_keys_from_bytes(context: Context, data: bytes, what: str) -> Any:
@@ -138,16 +138,18 @@ def _packed(content: int) -> int:
     return HEADER.size + content + content // 64 + _MEMBER_BYTES
 
 
-def _key(context: Context, empty: Any, data: bytes, content: int, what: str) -> Any:
-    value = _load(context, empty, data, content, what)
+def _key(context: Context, empty: Any, data: bytes, content: int, what: str, least: int = 0) -> Any:
+    value = _load(context, empty, data, content, what, least)
     if value.parms_id() != context.key_parms_id:
         raise IntegrityError(f"{what} was made under other encryption parameters; {_FRESH}.")
     return value
 
 
-def _load(context: Context, empty: Any, data: bytes, content: int, what: str) -> Any:
+def _load(
+    context: Context, empty: Any, data: bytes, content: int, what: str, least: int = 0
+) -> Any:
     """Load `data` into the SEAL object `empty` once its sizes are known to be possible."""
-    _check_framing(data, content, what)
+    _check_framing(data, content, what, least)
     descriptor = os.memfd_create("hecompile", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(descriptor), "wb") as stream:
@@ -166,7 +168,8 @@ def _load(context: Context, empty: Any, data: bytes, content: int, what: str) ->
     return empty
 
 
-def _check_framing(data: bytes, content: int, what: str) -> None:
+def _check_framing(data: bytes, content: int, what: str, least: int) -> None:
+    """Refuse what does not unpack to an object of between `least` and `content` bytes."""
     if len(data) > _packed(content):
         raise IntegrityError(
             f"{what} has {len(data)} bytes, more than the {_packed(content)} possible; {_FRESH}."
@@ -187,7 +190,7 @@ def _check_framing(data: bytes, content: int, what: str) -> None:
             f"{what} has {len(data)} bytes where its header says {size}; {_FRESH}."
         )
     unpacked = _UNPACKED.get(mode)
-    if unpacked is None or not 0 <= unpacked(data[HEADER.size :], content) <= content:
+    if unpacked is None or not least <= unpacked(data[HEADER.size :], content) <= content:
         raise IntegrityError(f"{what} does not unpack to an object of its size; {_FRESH}.")
 
 

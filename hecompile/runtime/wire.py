@@ -1,25 +1,26 @@
 """Ciphertexts as plain residues, each in as many bytes as its prime needs.
 
 SEAL compresses what it saves, which takes longer than most operations on the ciphertext and gains
-nothing over leaving out the bytes that are zero: residues are uniformly random. Reading goes
-through SEAL's loader, which checks every residue. SEAL's own format is read too, and written where
-ciphertexts are seed-compressed or their residues are out of reach.
+nothing over leaving out the bytes that are zero: residues are uniformly random. Nothing in this
+form needs unpacking before it can be judged, so `check_packed` refuses whatever the program does
+not expect before SEAL sees a byte of it. Reading goes through SEAL's loader, which checks every
+residue.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import tenseal.sealapi as seal
 
 from hecompile.errors import IntegrityError, ProgramError
+from hecompile.numeric.parameters import Parameters
 from hecompile.numeric.wire import PACKED_HEADER, ciphertext_file_bytes, residue_bytes
-from hecompile.runtime.context import Context
+from hecompile.runtime.context import SCALE_TOLERANCE, Context
 from hecompile.runtime.rawmemory import Residues
 from hecompile.runtime.residues import LayoutError, load_residues, residue_access, warn_slow
-from hecompile.runtime.stream import to_bytes
 
 MAGIC: Final = b"HECR"
 _VERSION: Final = 1
@@ -27,19 +28,18 @@ _WORD: Final = 8
 
 
 def ciphertext_bytes(context: Context, value: Any) -> bytes:
-    """Write a ciphertext of a context: packed, or as SEAL saves it where it cannot be read.
+    """Pack a ciphertext of a context.
 
-    Where that is for want of access to memory, which is slow, a warning says so.
+    Where its memory cannot be read, its residues are asked for one by one, and a warning says so.
     """
-    if type(value) is not seal.Ciphertext:
-        return to_bytes(value)
     try:
         view = residue_access(context).view(value)
     except LayoutError as error:
         warn_slow(
-            f"ciphertexts are left to SEAL to write, which takes about 10 times longer: {error}."
+            "residues are asked for one by one, so that a ciphertext takes many times longer to"
+            f" write: {error}."
         )
-        return to_bytes(value)
+        view = _asked_residues(context, value)
     polynomials, primes, degree = view.shape
     parts = [PACKED_HEADER.pack(MAGIC, _VERSION, polynomials, primes, degree, value.scale)]
     used = context.parameters.data_primes[:primes]
@@ -50,6 +50,46 @@ def ciphertext_bytes(context: Context, value: Any) -> bytes:
 def is_packed(data: bytes) -> bool:
     """Whether the bytes begin like a packed ciphertext."""
     return data.startswith(MAGIC)
+
+
+def check_packed(
+    parameters: Parameters, data: bytes, level: int, scale: float, what: str, polynomials: int = 2
+) -> None:
+    """Refuse bytes that are no packed ciphertext as a program declares it; SEAL is not called.
+
+    Args:
+        parameters: Of the program.
+        data: The bytes.
+        level: The level it must have.
+        scale: The scale it must have, within `SCALE_TOLERANCE`.
+        what: Name of the ciphertext, for messages.
+        polynomials: How many polynomials it must have.
+
+    Raises:
+        IntegrityError: They are something else, a ciphertext of another form or scale, or one
+            that hides nothing.
+    """
+    size = ciphertext_file_bytes(parameters, level, polynomials)
+    if len(data) != size:
+        raise IntegrityError(f"{what} has {len(data)} bytes instead of {size}; get a fresh copy.")
+    if not is_packed(data):
+        raise IntegrityError(f"{what} is no ciphertext as hecompile writes it; get a fresh copy.")
+    _, version, *shape, found = PACKED_HEADER.unpack_from(data)
+    expected = (polynomials, level + 1, parameters.poly_modulus_degree)
+    if version != _VERSION or tuple(shape) != expected:
+        raise IntegrityError(
+            f"{what} is not a ciphertext of {polynomials} polynomials at level {level}, which the"
+            " program expects; get a fresh copy."
+        )
+    # The comparison is also False for NaN.
+    if not abs(found / scale - 1.0) < SCALE_TOLERANCE:
+        raise IntegrityError(
+            f"{what} has the scale {found!r}, where the program expects {scale!r}; get a fresh"
+            " copy."
+        )
+    first = (size - PACKED_HEADER.size) // polynomials
+    if not np.frombuffer(data, np.uint8, offset=PACKED_HEADER.size + first).any():
+        raise IntegrityError(f"{what} hides nothing: it is no encryption; get a fresh copy.")
 
 
 def unpack_ciphertext(
@@ -85,10 +125,22 @@ def unpack_ciphertext(
     used, place = parameters.data_primes[: level + 1], PACKED_HEADER.size
     for polynomial in residues:
         place = unpack_residues(data, used, polynomial, place)
+    if (residues >= np.array(used, dtype=np.uint64)[:, None]).any():
+        raise IntegrityError(
+            f"{what} is no ciphertext: a residue is not below its prime; get a fresh copy."
+        )
     try:
         return load_residues(context, residues, level, scale)
     except ProgramError as error:
         raise IntegrityError(f"{what} is no ciphertext: {error}; get a fresh copy.") from error
+
+
+def _asked_residues(context: Context, value: Any) -> Residues:
+    """The residues of a ciphertext through SEAL's own accessor, shape (polynomials, primes, N)."""
+    shape = value.size(), context.level_of(value) + 1, context.parameters.poly_modulus_degree
+    count = math.prod(shape)
+    found = np.fromiter((value[place] for place in range(count)), np.uint64, count)
+    return found.reshape(shape)
 
 
 def pack_residues(polynomial: Residues, primes: Sequence[int]) -> bytes:

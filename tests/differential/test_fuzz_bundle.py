@@ -35,7 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(files: BundleFiles) -> tuple[object, ...]:
-    """All that a bundle says."""
+    """All that a bundle says, but for its users."""
     read = {entry.name: files.read(entry.name) for entry in files.manifest.files}
     return files.manifest, tuple(sorted(read.items()))
 
@@ -61,7 +61,8 @@ def harm(place: Path, random: np.random.Generator) -> None:
 def outcome(place: Path, signed: tuple[object, ...]) -> str:
     """What becomes of a bundle; an assertion fails if that is not allowed."""
     try:
-        found = contents(open_bundle_files(place, TRUSTED))
+        opened = open_bundle_files(place, TRUSTED)
+        found = contents(opened)
     except HecompileError as error:
         told = str(error)
         assert told
@@ -69,6 +70,11 @@ def outcome(place: Path, signed: tuple[object, ...]) -> str:
         assert "\n" not in told, told
         return "refused"
     assert found == signed
+    if opened.users is None:
+        # The users document was taken away, so that nobody may do anything.
+        assert not (place / "users.json").exists()
+        return "locked"
+    assert {user.name for user in opened.users.users} == {"owner", "cloud"}
     return "as signed"
 
 
@@ -98,6 +104,24 @@ def check_many(built: Path, name: str, count: int, number: int) -> Counter[str]:
     check()
     print(dict(found))
     return found
+
+
+def test_a_changed_byte_in_every_file_of_a_compiled_bundle(built: Path) -> None:
+    random = np.random.default_rng(5)
+    place = built / "one-byte"
+    shutil.copytree(built / "b", place)
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    assert len(files) >= 6
+    for path in files:
+        whole = path.read_bytes()
+        for position in (0, len(whole) - 1, *map(int, random.integers(len(whole), size=30))):
+            changed = bytearray(whole)
+            changed[position] ^= 1 << int(random.integers(8))
+            path.write_bytes(changed)
+            with pytest.raises(HecompileError, match=path.name):
+                open_bundle_files(place, TRUSTED)
+        path.write_bytes(whole)
+    open_bundle_files(place, TRUSTED)
 
 
 @pytest.mark.parametrize("name", ["b", "b.hec"])

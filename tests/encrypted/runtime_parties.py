@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hecompile.ir.constants import Array
 from hecompile.ir.program import Program
+from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.client import Client
 from hecompile.runtime.custodian import Custodian, Decrypted
+from hecompile.runtime.envelope import Envelope, check_envelope, read_header
 from hecompile.runtime.evaluator import Evaluator, galois_steps
+from hecompile.runtime.inspection import OpenInspector
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import (
     KeyRing,
@@ -19,7 +23,7 @@ from hecompile.runtime.keys import (
     public_key,
     secret_key,
 )
-from hecompile.runtime.spec import ClientSpec, spec_from_program
+from hecompile.runtime.spec import CipherSpec, ClientSpec, spec_from_program
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Parties:
 
     def raw(self, x: Array) -> Array:
         return np.concatenate([result.raw["y"] for result in self.run(x)])
+
+
+def opened(data: bytes, contract: Sequence[CipherSpec], parameters: Parameters) -> Envelope:
+    """An envelope of whatever it says that it is."""
+    return check_envelope(data, read_header(data), contract, parameters, admission=OpenInspector())
 
 
 def make_parties(

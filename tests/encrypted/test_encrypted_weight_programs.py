@@ -22,7 +22,6 @@ from hecompile.numeric.parameters import Parameters
 from hecompile.precision import predict_noise
 from hecompile.runtime.client import Client
 from hecompile.runtime.custodian import Custodian
-from hecompile.runtime.envelope import open_envelope, read_header
 from hecompile.runtime.evaluator import Evaluator, galois_steps
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import evaluation_keys, generate_keys, public_key, secret_key
@@ -31,6 +30,7 @@ from hecompile.runtime.packing import unpack
 from hecompile.runtime.serial import ciphertext_from_bytes
 from hecompile.runtime.spec import spec_from_program
 from tests.encrypted.compiled_models import answers, samples, worst
+from tests.encrypted.runtime_parties import opened
 from tests.encrypted.runtime_programs import Writer
 from tests.encrypted.test_encrypted_weights import MODEL, compiled_with
 
@@ -114,7 +114,7 @@ def test_program_py_takes_weights_as_files(tmp_path: Path) -> None:
     model = ModelOwner(program, weight_arrays(compiled.program), public).encrypt()
     (tmp_path / "in").mkdir()
     for blob, contract in ((data, spec.input_ciphertexts), (model, model_contract(program))):
-        parts = open_envelope(blob, read_header(blob), contract, spec.parameters).ciphertexts
+        parts = opened(blob, contract, spec.parameters).ciphertexts
         for cipher, part in zip(contract, parts, strict=True):
             value = ciphertext_from_bytes(
                 public.context, part, cipher.level, cipher.scale, what=cipher.name

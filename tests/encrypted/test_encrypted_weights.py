@@ -19,6 +19,7 @@ from hecompile.access.audit import AuditLog
 from hecompile.access.policy import Policy
 from hecompile.access.policy_io import parse_policy
 from hecompile.access.signing import SigningKey
+from hecompile.access.users import UserEntry, Users
 from hecompile.bundle.store import export_bundle, open_bundle_files
 from hecompile.cli import main
 from hecompile.compiler import Compiled
@@ -38,14 +39,14 @@ from hecompile.runtime.parties import Bundle, open_bundle
 from tests.encrypted.compiled_models import answers, samples, square_mlp, worst
 
 POLICY = """
-format = 1
+format = 2
 [roles.client]
 [roles.modeller]
 [roles.vault]
 [roles.cloud]
 [[permissions]]
 role = "client"
-actions = ["encrypt", "decrypt", "hold"]
+actions = ["encrypt", "submit", "decrypt", "hold"]
 objects = ["input:x", "output:d1", "key:secret"]
 [[permissions]]
 role = "modeller"
@@ -55,11 +56,8 @@ objects = ["model"]
 role = "cloud"
 actions = ["evaluate"]
 objects = ["program"]
-[users]
-anna = ["client"]
-mona = ["modeller"]
-server = ["cloud"]
 """
+ROLES = {"anna": "client", "mona": "modeller", "server": "cloud"}
 MODEL = square_mlp(layers=(4, 4, 3))
 X = samples(MODEL, 3, seed=5)
 
@@ -69,11 +67,13 @@ def policy() -> Policy:
 
 
 def compiled_with(batch: int = 1) -> Compiled:
+    entries = tuple(UserEntry(name, (role,)) for name, role in ROLES.items())
     return hecompile.compile(
         MODEL,
         calibration=samples(MODEL, 200, seed=7),
         passes=[EncryptWeights()],
         policy=policy(),
+        users=Users(policy().digest, 1, "", "", entries),
         options=CompileOptions(batch=batch),
         precision=1e-3,
     )
@@ -133,15 +133,23 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """All users' identities are on this machine, for all tests of this file."""
     folder = tmp_path_factory.mktemp("owner")
-    compiled, signer = compiled_with(), SigningKey.generate()
-    compiled.save(folder / "bundle", signing_key=signer)
-    (folder / "signer.pub").write_bytes(signer.public_key.pem)
-    made = Place(folder, compiled, signer)
-    export_bundle(open_bundle_files(folder / "bundle", [signer.public_key]), folder / "cloud")
-    made.open("anna").keygen(folder / "keys")
-    (folder / "model.hew").write_bytes(made.open("mona").encrypt_model(folder / "keys"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HECOMPILE_HOME", str(folder / "home"))
+        compiled, signer = compiled_with(), SigningKey.generate()
+        compiled.save(folder / "bundle", signing_key=signer)
+        (folder / "signer.pub").write_bytes(signer.public_key.pem)
+        made = Place(folder, compiled, signer)
+        export_bundle(open_bundle_files(folder / "bundle", [signer.public_key]), folder / "cloud")
+        made.open("anna").keygen(folder / "keys", secret_folder=folder / "vault")
+        (folder / "model.hew").write_bytes(made.open("mona").encrypt_model(folder / "keys"))
     return made
+
+
+@pytest.fixture(autouse=True)
+def home(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HECOMPILE_HOME", str(place.folder / "home"))
 
 
 def test_each_party_does_its_part_and_the_evaluator_has_no_owners_part(place: Place) -> None:
@@ -151,7 +159,7 @@ def test_each_party_does_its_part_and_the_evaluator_has_no_owners_part(place: Pl
     for sample in data:
         evaluation = evaluator.start(sample)
         assert evaluation.advance() is None
-        custodian = place.open("anna", "cloud").custodian(place.folder / "keys")
+        custodian = place.open("anna", "cloud").custodian(place.folder / "vault")
         found.append(custodian.decrypt(evaluation.output()).raw["d1"])
     raw = {"d1": np.concatenate(found)}
     assert worst(raw, answers(MODEL, X)) <= place.compiled.predicted_error
@@ -316,12 +324,12 @@ def test_the_command_line_hands_files_from_party_to_party(place: Place, tmp_path
         place.words("export", "bundle", "-o", copy),
         place.words("encrypt-model", "bundle", "--public", keys / "public", "--as", "mona",
                     "-o", tmp_path / "model.hew"),
-        place.words("encrypt", "cloud", "--keys", keys, "--input", tmp_path / "x.npz",
+        place.words("encrypt", "cloud", "--keys", keys / "public", "--input", tmp_path / "x.npz",
                     "--as", "anna", "-o", tmp_path / "in.hect"),
         place.words("evaluate", copy, "--keys", keys / "evaluation", "--input",
                     tmp_path / "in.hect", "--model", tmp_path / "model.hew", "--as", "server",
                     "-o", tmp_path / "out.hect"),
-        place.words("decrypt", "cloud", "--keys", keys / "secret", "--input",
+        place.words("decrypt", "cloud", "--keys", place.folder / "vault", "--input",
                     tmp_path / "out.hect", "--as", "anna", "-o", tmp_path / "y.npz"),
     ]  # fmt: skip
     for words in steps:

@@ -2,142 +2,71 @@
 
 from __future__ import annotations
 
-import io
-import json
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hecompile.access.audit import AuditLog
-from hecompile.access.manifest import (
-    IoContract,
-    Manifest,
-    Port,
-    RefreshInfo,
-    Versions,
+from hecompile.access.identity import load_identity, make_identity
+from hecompile.access.manifest import RefreshInfo
+from hecompile.access.policy import single_owner_policy
+from hecompile.access.users import UserEntry, Users, sign_users
+from hecompile.errors import AccessDeniedError, InputError, IntegrityError, UsageError
+from hecompile.runtime.evaluator import galois_steps
+from hecompile.runtime.parties import Bundle, open_bundle
+from hecompile.runtime.spec import ClientSpec, spec_from_program
+from tests.encrypted.clinic import (
+    CLINIC,
+    MASK_BITS,
+    OWNERS,
+    ROLES,
+    SIGNER,
+    Clinic,
+    make,
+    manifest_of,
+    masked_program,
+    signed_users,
+    write,
 )
-from hecompile.access.policy import (
-    PROGRAM,
-    Action,
-    ObjectRef,
-    Permission,
-    Policy,
-    Role,
-    User,
-    single_owner_policy,
-)
-from hecompile.access.signing import SigningKey
-from hecompile.backends import find_backend
-from hecompile.bundle.store import write_bundle
-from hecompile.errors import AccessDeniedError, IntegrityError, UsageError
-from hecompile.ir.program import Program
-from hecompile.numeric.parameters import Parameters
-from hecompile.runtime.parties import CONSTANTS_FILE, SPEC_FILE, Bundle, open_bundle
-from hecompile.runtime.serial import ciphertext_limit
-from hecompile.runtime.spec import ClientSpec, InputSpec, OutputSpec, spec_from_program
-from hecompile.runtime.spec_json import spec_to_json
-from tests.encrypted.runtime_programs import refresh_program
 
 X = np.array([[0.5, -1.0, 1.1, 0.0]])
-CLINIC = Policy(
-    roles=(Role("nurse"), Role("doctor", inherits=("nurse",)), Role("cloud"), Role("vault")),
-    permissions=(
-        Permission("nurse", (Action.ENCRYPT,), (ObjectRef.input("x"),)),
-        Permission("doctor", (Action.DECRYPT,), (ObjectRef.output("y"),)),
-        Permission("cloud", (Action.EVALUATE,), (PROGRAM,)),
-        Permission("vault", (Action.REFRESH,), (PROGRAM,)),
-        Permission("vault", (Action.HOLD,), (ObjectRef.parse("key:secret"),)),
-    ),
-    users=(
-        User("ann", ("nurse",)),
-        User("bea", ("doctor",)),
-        User("cyd", ("doctor",)),
-        User("server", ("cloud",)),
-        User("safe", ("vault",)),
-    ),
-)
-
-
-MASK_BITS = 20
 NOISE = 1e-4
 """Much more than scales of 30 bits leave."""
 
 
-def masked_program(mask_bits: int = MASK_BITS) -> Program:
-    return refresh_program(4.0, mask_bits, Parameters(8192, (60, 30, 30, 60), 30))
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A settings folder with everybody's identity and the vault's key, the same for all tests."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in (*ROLES, *OWNERS, "eve"):
+        make_identity(name, folder)
+    return folder
 
 
-def ports(
-    spec: ClientSpec, entries: tuple[InputSpec, ...] | tuple[OutputSpec, ...]
-) -> tuple[Port, ...]:
-    limit = ciphertext_limit(spec.parameters, 2)
-    return tuple(Port(e.label, e.dims, len(e.ciphertexts), limit, 2) for e in entries)
-
-
-def write(
-    folder: Path, policy: Policy, program: Program, spec: ClientSpec, stated: int = MASK_BITS
-) -> SigningKey:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, unused=np.zeros(1))
-    manifest = Manifest(
-        # Bundles of one policy have one digest, so that keys fit all of them.
-        created="2025-01-31T12:00:00Z",
-        program=program.name,
-        parameters=spec.parameters.to_json(),
-        io=IoContract(ports(spec, spec.inputs), ports(spec, spec.outputs)),
-        galois_steps=(),
-        policy=policy,
-        refresh=RefreshInfo(1, stated),
-        predicted_error=1e-6,
-        versions=Versions("0", "0", "0"),
-    )
-    key = SigningKey.generate()
-    files = {
-        SPEC_FILE: spec_to_json(spec),
-        CONSTANTS_FILE: buffer.getvalue(),
-        **find_backend("tenseal").emit(program),
-    }
-    write_bundle(folder, files, manifest, key)
-    return key
-
-
-@dataclass(frozen=True)
-class Clinic:
-    folder: Path
-    key: SigningKey
-    log: Path
-
-    def open(self, user: str | None = None) -> Bundle:
-        trust = [self.key.public_key]
-        return open_bundle(self.folder, user=user, trust=trust, audit=AuditLog(self.log))
-
-    def decisions(self) -> list[tuple[str, str, str]]:
-        if not self.log.exists():
-            return []
-        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [(line["user"], line["action"], line["decision"]) for line in lines]
-
-
-def make(folder: Path, policy: Policy) -> Clinic:
-    folder.mkdir(exist_ok=True)
-    program = masked_program()
-    key = write(folder / "bundle", policy, program, spec_from_program(program))
-    return Clinic(folder / "bundle", key, folder / "audit" / "log")
+@pytest.fixture(autouse=True)
+def at_home(home: Path, hecompile_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test begins with these identities, and with nothing remembered."""
+    monkeypatch.setenv("HECOMPILE_HOME", str(home))
+    for name in ("state.db", "audit.pem"):
+        (home / name).unlink(missing_ok=True)
 
 
 @pytest.fixture
-def clinic(tmp_path: Path) -> Clinic:
-    return make(tmp_path, CLINIC)
+def clinic(tmp_path: Path, home: Path) -> Clinic:
+    return make(tmp_path, home)
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def keys(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
     folder = tmp_path_factory.mktemp("clinic")
-    made = make(folder, CLINIC)
-    made.open("safe").keygen(folder / "keys")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HECOMPILE_HOME", str(home))
+        made = make(folder, home)
+        made.open("safe").keygen(folder / "keys")
     return folder / "keys"
 
 
@@ -152,6 +81,7 @@ def test_four_parties_each_do_their_part(clinic: Clinic, keys: Path) -> None:
     assert np.abs(result.raw["y"] - (X**8 + X**2)).max() < NOISE
     assert set(clinic.decisions()) == {
         ("ann", "encrypt", "allow"),
+        ("ann", "submit", "allow"),
         ("server", "evaluate", "allow"),
         ("safe", "refresh", "allow"),
         ("bea", "decrypt", "allow"),
@@ -202,21 +132,23 @@ def test_run_as_one_user_lets_others_play_their_parties(clinic: Clinic) -> None:
     ]
 
 
-def test_without_a_user_the_only_one_is_taken(clinic: Clinic, keys: Path, tmp_path: Path) -> None:
+def test_without_a_user_the_only_one_is_taken(
+    clinic: Clinic, keys: Path, tmp_path: Path, home: Path
+) -> None:
     clinic.open().evaluator(keys)
     assert clinic.decisions() == [("server", "evaluate", "allow")]
     with pytest.raises(UsageError, match="say who asks to encrypt with --as USER"):
         clinic.open().client(keys)
-    alone = make(tmp_path / "alone", single_owner_policy(["x"], ["y"]))
+    alone = make(tmp_path / "alone", home, single_owner_policy(["x"], ["y"]), OWNERS)
     assert np.abs(alone.open().run({"x": X}).raw_outputs["y"] - (X**8 + X**2)).max() < NOISE
-    assert {user for user, _, _ in alone.decisions()} == {"owner", "cloud"}
+    assert {user for user, _, _ in alone.decisions()} == {"owner", "host"}
 
 
 def test_every_key_is_asked_for_and_logged(clinic: Clinic, keys: Path) -> None:
     """Nobody is named and several may use the secret key: it is not read."""
     with pytest.raises(
         UsageError,
-        match=r"--as USER .* who may decrypt output:y or refresh program here: bea, cyd, safe",
+        match=r"--as USER .* who may decrypt output:y or refresh program .*here: bea, cyd, safe",
     ):
         clinic.open().custodian(keys)
     assert clinic.decisions() == []
@@ -248,11 +180,11 @@ def test_denial_comes_before_the_program_is_read(
 
 
 def test_keys_and_ciphertexts_of_the_same_program_under_another_policy_are_refused(
-    tmp_path: Path, clinic: Clinic, keys: Path
+    tmp_path: Path, clinic: Clinic, keys: Path, home: Path
 ) -> None:
     """The policy is in the manifest, and keys and envelopes are bound to that."""
-    users = (*CLINIC.users, User("eve", ("doctor",)))
-    other = make(tmp_path / "other", replace(CLINIC, users=users))
+    policy = replace(CLINIC, envelope_seconds=3600)
+    other = make(tmp_path / "other", home, policy, {**ROLES, "eve": ("doctor",)})
     assert other.open().spec.program == clinic.open().spec.program
     parties: list[Callable[[Path], object]] = [
         other.open("ann").client,
@@ -266,7 +198,7 @@ def test_keys_and_ciphertexts_of_the_same_program_under_another_policy_are_refus
             party(keys)
         assert e.value.exit_code == 4
     with pytest.raises(IntegrityError, match="are for the bundle of manifest"):
-        other.open("eve").run({"x": X}, keys=keys)
+        other.open("cyd").run({"x": X}, keys=keys)
     other.open("safe").keygen(tmp_path / "keys")
     envelope = clinic.open("ann").client(keys).encrypt({"x": X})[0]
     evaluator = other.open("server").evaluator(tmp_path / "keys")
@@ -281,21 +213,100 @@ def test_if_the_decision_cannot_be_logged_it_is_no(clinic: Clinic, keys: Path) -
         clinic.open("ann").client(keys)
 
 
-def test_parts_of_different_programs_are_refused(tmp_path: Path, keys: Path) -> None:
+def changed(
+    tmp_path: Path, home: Path, spec: ClientSpec | None = None, **changes: object
+) -> Bundle:
+    """The bundle of the masked program with another client part, or another manifest."""
     program = masked_program()
-    spec = replace(spec_from_program(program), program="0" * 64)
-    key = write(tmp_path / "bundle", CLINIC, program, spec)
-    bundle = Clinic(tmp_path / "bundle", key, tmp_path / "log").open("server")
+    manifest = manifest_of(program, spec_from_program(program), CLINIC)
+    users = signed_users(home, CLINIC, ROLES)
+    stated = dataclasses.replace(manifest, **changes)  # type: ignore[arg-type]
+    write(tmp_path / "changed", program, spec or spec_from_program(program), stated, users)
+    return Clinic(tmp_path / "changed", tmp_path / "log").open("server")
+
+
+def test_parts_of_different_programs_are_refused(tmp_path: Path, home: Path, keys: Path) -> None:
+    bundle = changed(tmp_path, home, replace(spec_from_program(masked_program()), program="0" * 64))
     with pytest.raises(IntegrityError, match="client and server parts are of different programs"):
         bundle.evaluator(keys)
 
 
 def test_a_manifest_that_promises_more_than_the_program_hides_is_refused(
-    tmp_path: Path, keys: Path
+    tmp_path: Path, home: Path, keys: Path
 ) -> None:
-    program = masked_program()
-    spec = spec_from_program(program)
-    key = write(tmp_path / "bundle", CLINIC, program, spec, stated=MASK_BITS + 1)
-    bundle = Clinic(tmp_path / "bundle", key, tmp_path / "log").open("server")
+    bundle = changed(tmp_path, home, refresh=RefreshInfo(1, MASK_BITS + 1))
     with pytest.raises(IntegrityError, match=r"promises masks of 21 bits, .* has some of 20"):
         bundle.evaluator(keys)
+
+
+def test_a_manifest_that_grants_other_rotations_than_the_program_takes_is_refused(
+    tmp_path: Path, home: Path, keys: Path
+) -> None:
+    steps = galois_steps(masked_program())
+    bundle = changed(tmp_path, home, galois_steps=tuple(sorted({*steps, 2047})))
+    with pytest.raises(IntegrityError, match=r"2047, and its program rotates by .*S7"):
+        bundle.evaluator(keys)
+
+
+def test_who_acts_must_have_the_identity_that_the_users_document_names(
+    clinic: Clinic, keys: Path, home: Path, hecompile_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HECOMPILE_HOME", str(hecompile_home))
+    for attempt in (
+        lambda: clinic.open("ann").client(keys),
+        lambda: clinic.open("server").evaluator(keys),
+        lambda: clinic.open("safe").custodian(keys),
+        lambda: clinic.open("safe").keygen(keys / "more"),
+        lambda: clinic.open("cyd").run({"x": X}),
+    ):
+        with pytest.raises(InputError, match=r"the identity of user '\w+' is not on this machine"):
+            attempt()
+    with pytest.raises(UsageError, match="its identity is not on this machine"):
+        clinic.open().evaluator(keys)
+    make_identity("ann")
+    with pytest.raises(InputError, match="is not the one in the users document"):
+        clinic.open("ann").client(keys)
+    assert not (keys / "more").exists()
+
+
+def test_without_users_nobody_may_do_anything(tmp_path: Path, keys: Path) -> None:
+    program = masked_program()
+    spec = spec_from_program(program)
+    write(tmp_path / "bundle", program, spec, manifest_of(program, spec, CLINIC), None)
+    place = Clinic(tmp_path / "bundle", tmp_path / "log")
+    attempts: tuple[Callable[[Bundle], object], ...] = (
+        lambda bundle: bundle.client(keys),
+        lambda bundle: bundle.evaluator(keys),
+        lambda bundle: bundle.custodian(keys),
+        lambda bundle: bundle.keygen(keys / "more"),
+        lambda bundle: bundle.run({"x": X}),
+    )
+    for user in ("cyd", None):
+        for attempt in attempts:
+            with pytest.raises(AccessDeniedError, match="no users document"):
+                attempt(place.open(user))
+
+
+def test_a_user_who_left_is_refused_by_the_next_users_document(
+    clinic: Clinic, keys: Path, home: Path, tmp_path: Path
+) -> None:
+    data = clinic.open("ann").client(keys).encrypt({"x": X})[0]
+    entries = tuple(
+        UserEntry(name, given, load_identity(name, home).public_bytes)
+        for name, given in ROLES.items()
+        if name != "ann"
+    )
+    newer = sign_users(Users(CLINIC.digest, 2, "", "", entries), SIGNER)
+    (tmp_path / "users.json").write_bytes(newer)
+    bundle = open_bundle(
+        clinic.folder,
+        user="server",
+        trust=[SIGNER.public_key],
+        audit=AuditLog(clinic.log),
+        users=tmp_path / "users.json",
+    )
+    with pytest.raises(IntegrityError, match="no user's in version 2 of the users document"):
+        bundle.evaluator(keys).start(data)
+    # The document in the bundle is out of date from now on.
+    with pytest.raises(IntegrityError, match="version 1, but version 2 was seen here"):
+        clinic.open("server")

@@ -14,14 +14,13 @@ from hecompile.ir.types import Layout
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime import families
 from hecompile.runtime.context import Context
-from hecompile.runtime.envelope import open_envelope, read_header
 from hecompile.runtime.evaluator import Evaluator
 from hecompile.runtime.families import Batch, ScalarSums, Sum, plan_batches, scalar_sums
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import evaluation_keys
 from hecompile.runtime.residues import LayoutError, ResidueAccess, load_residues
 from hecompile.runtime.scalar_matrix import integer_weights
-from tests.encrypted.runtime_parties import make_parties
+from tests.encrypted.runtime_parties import make_parties, opened
 from tests.encrypted.runtime_programs import Writer
 
 SHORT = Parameters(8192, (30, 28, 28, 28, 30), 24)
@@ -140,10 +139,7 @@ def test_a_program_gives_the_same_residues_with_and_without_batches(
     keys = evaluation_keys(with_batches.ring.source(Role.EVALUATION))
     outputs.append(run(Evaluator(program, keys), data))
     spec = with_batches.spec
-    blobs = [
-        open_envelope(o, read_header(o), spec.output_ciphertexts, spec.parameters).ciphertexts
-        for o in outputs
-    ]
+    blobs = [opened(o, spec.output_ciphertexts, spec.parameters).ciphertexts for o in outputs]
     assert blobs[0] == blobs[1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from hecompile.runtime.keys import (
     load_secret_key,
     write_keys,
 )
+from hecompile.runtime.vault import MachineVault
 from tests.encrypted.runtime_programs import SMALL
 
 PROGRAM = "a" * 64
@@ -30,18 +32,21 @@ STEPS = (4, 1, 4)
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "keys"
-    write_keys(folder, SMALL, STEPS, PROGRAM)
+    write_keys(folder, SMALL, STEPS, PROGRAM, vault=beside(folder))
     return folder
+
+
+def beside(keys: Path) -> MachineVault:
+    """What wraps the secret key of this module's keys, whatever the settings folder is."""
+    return MachineVault(keys.parent / "vault.key")
 
 
 @pytest.fixture
 def keys(saved: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
-    for path in saved.rglob("*.*"):
-        target = tmp_path / path.relative_to(saved)
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(path.read_bytes())
-    return tmp_path
+    shutil.copytree(saved, tmp_path / "keys")
+    shutil.copy2(saved.parent / "vault.key", tmp_path)
+    return tmp_path / "keys"
 
 
 def test_each_party_has_its_own_folder(saved: Path) -> None:
@@ -49,6 +54,7 @@ def test_each_party_has_its_own_folder(saved: Path) -> None:
     assert names == {
         "secret/key.json",
         "secret/secret.key",
+        "secret/releases.db",
         "public/key.json",
         "public/public.key",
         "evaluation/key.json",
@@ -60,15 +66,17 @@ def test_each_party_has_its_own_folder(saved: Path) -> None:
     assert modes == {"secret": 0o700, "secret.key": 0o600}
 
 
-def test_the_secret_key_is_in_no_other_folder(saved: Path) -> None:
-    secret = (saved / "secret" / "secret.key").read_bytes()
-    body = secret[40:200]
-    for path in (p for r in ("public", "evaluation") for p in (saved / r).iterdir()):
+def test_the_secret_key_is_in_no_file(tmp_path: Path) -> None:
+    ring = generate_keys(SMALL, (1,), PROGRAM)
+    ring.save(tmp_path / "keys")
+    body = ring.files[Role.SECRET]["secret.key"][40:200]
+    for path in (p for p in tmp_path.rglob("*") if p.is_file()):
         assert body not in path.read_bytes()
+    assert load_secret_key(tmp_path / "keys", SMALL, PROGRAM).card.key_id == ring.key_id
 
 
 def test_all_three_load_and_belong_together(saved: Path) -> None:
-    secret = load_secret_key(saved, SMALL, PROGRAM)
+    secret = load_secret_key(saved, SMALL, PROGRAM, vault=beside(saved))
     public = load_public_key(saved / "public", SMALL, PROGRAM)
     evaluation = load_evaluation_keys(saved, SMALL, PROGRAM)
     assert secret.card.key_id == public.card.key_id == evaluation.card.key_id
@@ -128,7 +136,7 @@ def test_existing_keys_are_not_overwritten(saved: Path) -> None:
 
 
 def load_all(folder: Path, parameters: Parameters = SMALL, program: str = PROGRAM) -> None:
-    load_secret_key(folder, parameters, program)
+    load_secret_key(folder, parameters, program, vault=beside(folder))
     load_public_key(folder, parameters, program)
     load_evaluation_keys(folder, parameters, program)
 
@@ -183,7 +191,7 @@ def rename(card: dict[str, Any]) -> None:
 
 
 def newer(card: dict[str, Any]) -> None:
-    card["version"] = 2
+    card["version"] = 3
 
 
 def extra(card: dict[str, Any]) -> None:
@@ -202,7 +210,7 @@ def other_role(card: dict[str, Any]) -> None:
     ("change", "message"),
     [
         (rename, "is not the key that its key.json names"),
-        (newer, "version 1"),
+        (newer, "version 2"),
         (extra, "unknown key 'owner'"),
         (no_file, "lists no public.key"),
         (other_role, "role must be one of secret, public, evaluation"),

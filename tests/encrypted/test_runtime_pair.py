@@ -23,7 +23,6 @@ from hecompile.runtime import pair as pairs
 from hecompile.runtime.admission import facts
 from hecompile.runtime.context import Context
 from hecompile.runtime.crew import advance_all
-from hecompile.runtime.envelope import open_envelope, read_header
 from hecompile.runtime.handover import Handover
 from hecompile.runtime.machine import Machine
 from hecompile.runtime.residues import (
@@ -33,7 +32,7 @@ from hecompile.runtime.residues import (
     residue_access,
 )
 from hecompile.runtime.schedule import HELPER, MAIN, plan_segments
-from tests.encrypted.runtime_parties import Parties, make_parties
+from tests.encrypted.runtime_parties import Parties, make_parties, opened
 from tests.encrypted.runtime_programs import MEDIUM, Writer, matrix_program, refresh_program
 
 X = np.random.default_rng(0).normal(size=(1, 8))
@@ -88,9 +87,7 @@ def blobs(parties: Parties, data: bytes) -> tuple[bytes, ...]:
     assert evaluation.advance() is None
     output = evaluation.output()
     spec = parties.spec
-    return open_envelope(
-        output, read_header(output), spec.output_ciphertexts, spec.parameters
-    ).ciphertexts
+    return opened(output, spec.output_ciphertexts, spec.parameters).ciphertexts
 
 
 def test_two_processes_give_the_same_residues_and_count_their_time(parties: Parties) -> None:

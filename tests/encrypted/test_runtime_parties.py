@@ -9,11 +9,11 @@ import pytest
 
 from hecompile.errors import IntegrityError, ProgramError
 from hecompile.ir import he_ops as he
-from hecompile.runtime.envelope import Header, Kind, open_envelope
 from hecompile.runtime.evaluator import Evaluator
+from hecompile.runtime.header import Kind
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import evaluation_keys
-from tests.encrypted.runtime_parties import Parties, make_parties
+from tests.encrypted.runtime_parties import Parties, make_parties, opened
 from tests.encrypted.runtime_programs import (
     matrix_program,
     polynomial_program,
@@ -101,12 +101,12 @@ def test_the_custodian_sees_masked_values_only(power: Parties) -> None:
     round_ = power.spec.refreshes[0]
     # Two values of bound 4, 10 bits of mask, and 2**2.1 coefficients: 8 of up to 24576 make a slot,
     # where the values are 1.
-    header = Header(Kind.REFRESH_REQUEST, power.spec.program, power.ring.key_id, "", 1, 7)
-    opened = open_envelope(request, header, round_.request, power.spec.parameters)
+    envelope = opened(request, round_.request, power.spec.parameters)
+    assert (envelope.header.kind, envelope.header.round) == (Kind.REFRESH_REQUEST, 7)
     seen = np.concatenate(
         [
             power.custodian._slots(data, cipher)
-            for data, cipher in zip(opened.ciphertexts, round_.request, strict=True)
+            for data, cipher in zip(envelope.ciphertexts, round_.request, strict=True)
         ]
     )
     assert np.abs(seen).max() > 1000

@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hecompile.ir.program import Program
 from hecompile.runtime.client import Client
 from hecompile.runtime.custodian import Custodian
 from hecompile.runtime.keys import load_public_key, load_secret_key, write_keys
-from hecompile.runtime.processes import EvaluatorProcess
+from hecompile.runtime.processes import EvaluatorProcess, Tasks
 from hecompile.runtime.run import PHASES, Server, run_parties
 from hecompile.runtime.spec import ClientSpec, spec_from_program
 from tests.encrypted.runtime_programs import matrix_program, refresh_program
@@ -36,13 +37,14 @@ class Case:
     spec: ClientSpec
     keys: Path
 
-    def process(self, timeout: float | None = 60.0) -> EvaluatorProcess:
+    def process(self, timeout: float | None = 60.0, **more: Any) -> EvaluatorProcess:
         return EvaluatorProcess(
             self.server.program,
             self.server.constants,
             self.spec,
             self.keys / "evaluation",
             timeout=timeout,
+            **more,
         )
 
     def envelope(self) -> bytes:
@@ -58,9 +60,17 @@ class Case:
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     program = refresh_program()
     spec = spec_from_program(program)
-    keys = tmp_path_factory.mktemp("process") / "keys"
-    write_keys(keys, spec.parameters, (), spec.program)
-    return Case(server_of(program), spec, keys)
+    folder = tmp_path_factory.mktemp("process")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HECOMPILE_HOME", str(folder / "home"))
+        write_keys(folder / "keys", spec.parameters, (), spec.program)
+    return Case(server_of(program), spec, folder / "keys")
+
+
+@pytest.fixture(autouse=True)
+def home_of_the_keys(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secret key at rest opens where it was made."""
+    monkeypatch.setenv("HECOMPILE_HOME", str(case.keys.parent / "home"))
 
 
 def test_all_parties_with_fresh_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +113,7 @@ def test_the_process_knows_no_secret(case: Case, monkeypatch: pytest.MonkeyPatch
     with case.process() as process:
         place = Path("/proc") / str(process._process.pid)
         command = (place / "cmdline").read_bytes().split(b"\0")
-        assert command[-2] == str(case.keys / "evaluation").encode()
+        assert command[-5] == str(case.keys / "evaluation").encode()
         assert b"swordfish" not in (place / "environ").read_bytes()
         opened = [link.readlink().as_posix() for link in (place / "fd").iterdir()]
         assert not [name for name in opened if "secret" in name]
@@ -176,3 +186,23 @@ def test_an_interrupt_ends_the_process(case: Case) -> None:
     with pytest.raises(KeyboardInterrupt), process:
         process.evaluate(case.envelope(), interrupt)
     assert process._process.returncode == -signal.SIGKILL
+
+
+def test_evaluations_stop_in_one_process_and_go_on_in_the_next(case: Case) -> None:
+    x = np.array([[0.5, -1.0, 1.1, 0.0], [1.0, 0.9, 0.1, -0.2], [0.3, 0.2, 0.1, 0.0]])
+    key = load_public_key(case.keys, case.spec.parameters, case.spec.program)
+    custodian = case.custodian()
+    items = [(data, b"") for data in Client(case.spec, key).encrypt({"x": x})]
+    told: list[str] = []
+    # Evaluations that run side by side in forked processes tell nothing of their progress.
+    with case.process(tasks=Tasks(crew=2), progress=lambda *one: told.append(one[0])) as process:
+        waiting = process.advance(items)
+    assert "evaluating" not in told
+    assert all(outcome.request and outcome.state and not outcome.output for outcome in waiting)
+    answered = [(outcome.state, custodian.refresh(outcome.request)) for outcome in waiting]
+    with case.process(tasks=Tasks(profile=True)) as process:
+        done = process.advance(answered)
+    assert process.profile is not None
+    assert process.profile.evaluations == 3
+    raw = [custodian.decrypt(outcome.output).raw["y"] for outcome in done]
+    assert np.abs(np.concatenate(raw) - (x**8 + x**2)).max() < 1e-7

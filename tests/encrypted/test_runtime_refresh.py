@@ -12,7 +12,7 @@ import pytest
 from hecompile.errors import IntegrityError
 from hecompile.ir.constants import Array
 from hecompile.runtime import ringvalues
-from hecompile.runtime.envelope import Header, Kind, open_envelope, read_header, seal_envelope
+from hecompile.runtime.envelope import read_header, seal_envelope
 from hecompile.runtime.masks import MaskSource
 from hecompile.runtime.rawmemory import LayoutError
 from hecompile.runtime.residues import SlowWarning, residue_access
@@ -25,7 +25,7 @@ from tests.encrypted.relayout_rounds import (
     round_program,
     twice_program,
 )
-from tests.encrypted.runtime_parties import Parties, make_parties
+from tests.encrypted.runtime_parties import Parties, make_parties, opened
 
 RNG = np.random.default_rng(17)
 PERIODS = (4, 64, 64, 4096, 1)
@@ -110,11 +110,8 @@ class Seen:
     def __init__(self, parties: Parties, request: bytes, source: MaskSource, group: int) -> None:
         self.parties, self.source, self.group = parties, source, group
         self.round = parties.spec.refresh(group)
-        header = Header(
-            Kind.REFRESH_REQUEST, parties.spec.program, parties.ring.key_id, "", 1, group
-        )
-        opened = open_envelope(request, header, self.round.request, parties.spec.parameters)
-        pairs = zip(opened.ciphertexts, self.round.request, strict=True)
+        envelope = opened(request, self.round.request, parties.spec.parameters)
+        pairs = zip(envelope.ciphertexts, self.round.request, strict=True)
         self.values = [parties.custodian._load(*pair) for pair in pairs]
         self.periodic = self._seen(Relayout(self.round).lengths)
 
@@ -255,10 +252,9 @@ def forged(
     parties: Parties, data: bytes, contract: Sequence[Any], change: Callable[[list[Any]], list[Any]]
 ) -> bytes:
     """An envelope whose ciphertexts, named and with digests, were put in another order."""
-    header = read_header(data)
-    opened = open_envelope(data, header, contract, parties.spec.parameters)
-    pairs = change(list(zip(contract, opened.ciphertexts, strict=True)))
-    return seal_envelope(header, [c for c, _ in pairs], [b for _, b in pairs])
+    envelope = opened(data, contract, parties.spec.parameters)
+    pairs = change(list(zip(contract, envelope.ciphertexts, strict=True)))
+    return seal_envelope(envelope.header, [c for c, _ in pairs], [b for _, b in pairs])
 
 
 CHANGES: dict[str, Callable[[list[Any]], list[Any]]] = {
@@ -294,10 +290,10 @@ def test_a_round_answers_for_no_other(twice: Parties) -> None:
     with pytest.raises(IntegrityError, match="is of refresh round 0, where 1 is needed"):
         evaluation.accept(response)
     as_second = replace(read_header(first), round=1)
-    opened = open_envelope(first, read_header(first), twice.spec.refresh(0).request, DEEP)
+    kept = opened(first, twice.spec.refresh(0).request, DEEP)
     # The value has the same name, level and scale in both rounds: this is a request as good as
     # any, and its answer is of use to nobody without the mask.
-    again = seal_envelope(as_second, twice.spec.refresh(1).request, opened.ciphertexts)
+    again = seal_envelope(as_second, twice.spec.refresh(1).request, kept.ciphertexts)
     evaluation.accept(twice.custodian.refresh(again))
     evaluation.advance()
     found = twice.custodian.decrypt(evaluation.output()).raw

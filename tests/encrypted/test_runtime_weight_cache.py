@@ -13,14 +13,13 @@ import pytest
 from hecompile.errors import InputError, IntegrityError, ProgramError
 from hecompile.runtime import rawmemory
 from hecompile.runtime.context import Context
-from hecompile.runtime.envelope import open_envelope, read_header
 from hecompile.runtime.evaluator import Evaluator
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import evaluation_keys
 from hecompile.runtime.plaintexts import PlaintextAccess, load_plaintext
 from hecompile.runtime.residues import LayoutError
 from hecompile.runtime.weight_cache import WeightCache
-from tests.encrypted.runtime_parties import Parties, make_parties
+from tests.encrypted.runtime_parties import Parties, make_parties, opened
 from tests.encrypted.runtime_programs import MEDIUM, SMALL, matrix_program
 
 RANDOM = np.random.default_rng(0)
@@ -42,8 +41,7 @@ def outputs(parties: Parties, found: Evaluator, data: bytes) -> tuple[bytes, ...
     assert evaluation.advance() is None
     output = evaluation.output()
     spec = parties.spec
-    header = read_header(output)
-    return open_envelope(output, header, spec.output_ciphertexts, spec.parameters).ciphertexts
+    return opened(output, spec.output_ciphertexts, spec.parameters).ciphertexts
 
 
 def test_weights_come_back_as_they_were_encoded(

@@ -3,6 +3,7 @@
     // pipeline: fold-batchnorm,cse
     // calibration: seed=0 samples=64        (optional: that many samples drawn from N(0, 1))
     // precision: 1e-3                       (optional)
+    // labels: x = vitals.hr; y axis 0 = a b (optional: what inputs are about, as a policy says it)
     program "m" batch=1 {
       ...
     }
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hecompile.access.policy import FieldLabels, ObjectRef
 from hecompile.errors import HecompileError
 from hecompile.ir import he_ops, tensor_ops
 from hecompile.ir.parser import parse
@@ -37,8 +40,9 @@ from hecompile.pipeline import parse_pipeline
 FOLDER = Path(__file__).parent
 SEPARATOR = "// -----\n"
 KINDS = ("fires", "keeps", "refuses")
-_HEADER = re.compile(r"// (pipeline|calibration|precision): *(.*)")
+_HEADER = re.compile(r"// (pipeline|calibration|precision|labels): *(.*)")
 _CALIBRATION = re.compile(r"seed=(\d+) samples=(\d+)")
+_LABELS = re.compile(r"(\w+)(?: axis (\d+))? = (.+)")
 _NUMBER = re.compile(r"(?<![\w.%@])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w.])")
 _EVERYTHING = 1 << 62
 
@@ -87,7 +91,7 @@ class Case:
 
     @property
     def context(self) -> Context:
-        """The calibration samples and the precision that the head asks for."""
+        """The calibration samples, the precision and the labels that the head states."""
         calibration = None
         if text := self.headers.get("calibration"):
             match = _CALIBRATION.fullmatch(text)
@@ -95,7 +99,18 @@ class Case:
                 raise ValueError(f"{self}: write the calibration as 'seed=0 samples=64'")
             calibration = random_inputs(self.program, int(match[2]), int(match[1]))
         precision = self.headers.get("precision")
-        return Context(calibration, float(precision) if precision else None)
+        return Context(
+            calibration, float(precision) if precision else None, labels=tuple(self._labels())
+        )
+
+    def _labels(self) -> Iterator[FieldLabels]:
+        """What the head says of the inputs."""
+        for text in filter(None, self.headers.get("labels", "").split("; ")):
+            match = _LABELS.fullmatch(text)
+            if match is None:
+                raise ValueError(f"{self}: write labels as 'x = vitals.hr; y axis 0 = a b'")
+            axis = int(match[2]) if match[2] else None
+            yield FieldLabels(ObjectRef.input(match[1]), axis, tuple(match[3].split()))
 
     def run(self) -> Program:
         """Apply the pipeline to the program.

@@ -71,7 +71,11 @@ def test_wheel_holds_every_module_as_a_regular_file(wheel: Path) -> None:
 def test_wheel_holds_the_data_and_the_type_marker(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert "hecompile/py.typed" in names
+    assert {
+        "hecompile/py.typed",
+        "hecompile/demo_policy.toml",
+        "hecompile/demo_users.toml",
+    } <= names
     data = ROOT / "models" / "data"
     if data.is_dir():
         files = {file.relative_to(ROOT).as_posix() for file in walk(data)}
@@ -86,6 +90,7 @@ def test_wheel_holds_nothing_else(wheel: Path) -> None:
         licence = f"hecompile-{_version(wheel)}.dist-info/licenses/LICENSE"
         assert licence in archive.namelist()
     assert "hecompile = hecompile.cli:main" in points
+    assert "hecompile-evaluator = hecompile.cli.parties_cli:evaluator" in points
     assert "builtin = hecompile.passes" in points
 
 

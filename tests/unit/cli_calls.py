@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,17 +16,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hecompile.access.signing import SigningKey
 from hecompile.cli import main
+from hecompile.files import config_home
 
 POLICY = """\
-format = 1
+format = 2
 [roles.clinician]
 [roles.custodian]
 [roles.evaluator]
 [roles.researcher]
 [[permissions]]
 role = "clinician"
-actions = ["encrypt", "decrypt"]
-objects = ["input:x", "output:y"]
+actions = ["encrypt", "submit", "decrypt", "hold"]
+objects = ["input:x", "output:y", "key:secret"]
 [[permissions]]
 role = "custodian"
 actions = ["hold", "refresh"]
@@ -38,12 +40,31 @@ objects = ["program"]
 role = "researcher"
 actions = ["read"]
 objects = ["audit"]
+"""
+
+USERS = """\
+format = 1
+version = 1
 [users]
 anna = ["clinician"]
 vault = ["custodian"]
 cloud = ["evaluator"]
 rene = ["researcher"]
 """
+
+
+def save_policy(folder: Path, policy: str = POLICY, users: str = USERS) -> tuple[str, ...]:
+    """Write a policy and its users, and give the options of `compile` that name them."""
+    (folder / "policy.toml").write_text(policy)
+    (folder / "users.toml").write_text(users)
+    return ("--policy", str(folder / "policy.toml"), "--users", str(folder / "users.toml"))
+
+
+def lend_identities(home: Path) -> None:
+    """Let the present test act as every user of another settings folder, with its keys."""
+    shutil.copytree(home / "identities", config_home() / "identities", dirs_exist_ok=True)
+    if (home / "vault.key").exists():
+        shutil.copy2(home / "vault.key", config_home())
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,38 @@
-"""The audit log's chain and its lock."""
+"""The audit log's chain, its lock, and what it does where it cannot be written."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+import resource
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from hecompile.access.audit import FIRST_PREVIOUS, AuditLog, default_audit_path, verify_audit
-from hecompile.errors import InputError, IntegrityError
+from hecompile.access.audit import (
+    MAX_DIGESTS,
+    AuditLog,
+    default_audit_path,
+    read_audit,
+    verify_audit,
+)
+from hecompile.access.audit_lines import FIRST_PREVIOUS, spell
+from hecompile.access.checkpoints import known_audit_keys
+from hecompile.access.decide import Gate, PolicyIndex
+from hecompile.access.policy import Action, ObjectRef, single_owner_policy
+from hecompile.access.users import single_owner_users
+from hecompile.errors import AccessDeniedError, InputError, IntegrityError
 
 DIGEST = "ab" * 32
 
 
-def append(log: AuditLog, user: str = "alice") -> str:
+def append(log: AuditLog, user: str = "alice", digests: Sequence[str] = ()) -> str:
     return log.append(
         user=user,
         roles=("clinician",),
@@ -26,6 +41,9 @@ def append(log: AuditLog, user: str = "alice") -> str:
         allowed=False,
         rule="no permission",
         manifest_digest=DIGEST,
+        purpose="care",
+        session="s1",
+        digests=digests,
     )
 
 
@@ -42,14 +60,71 @@ def test_entries_say_who_what_and_why_in_a_chain(log: AuditLog) -> None:
     assert [entry["user"] for entry in entries] == ["alice", "bob", "carol"]
     assert entries[0]["previous"] == FIRST_PREVIOUS
     assert entries[1]["previous"] == entries[0]["digest"]
+    assert [entry["number"] for entry in entries] == [1, 2, 3]
     assert set(entries[0]) == {
-        "time", "user", "roles", "action", "object", "decision", "rule", "manifest", "previous",
-        "digest",
+        "kind", "number", "time", "user", "roles", "role", "action", "object", "purpose", "session",
+        "decision", "rule", "manifest", "digests", "previous", "digest",
     }  # fmt: skip
     assert entries[0]["time"].endswith("+00:00")
     summary = verify_audit(log.path)
     assert (summary.entries, summary.head) == (3, entries[2]["digest"])
     assert log.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_entries_are_read_back(log: AuditLog) -> None:
+    log.append(
+        user="dora",
+        roles=("doctor", "researcher"),
+        role="doctor",
+        action="declassify",
+        obj="output:y",
+        allowed=True,
+        rule="permission 2",
+        manifest_digest=DIGEST,
+        digests=["cd" * 32],
+    )
+    first, *_, last = read_audit(log.path)
+    assert (first.user, first.purpose, first.session, first.allowed) == (
+        "alice",
+        "care",
+        "s1",
+        False,
+    )
+    assert (last.number, last.role, last.roles) == (4, "doctor", ("doctor", "researcher"))
+    assert (last.allowed, last.digests, last.digest) == (
+        True,
+        ("cd" * 32,),
+        verify_audit(log.path).head,
+    )
+
+
+@pytest.mark.parametrize("digests", [["0.25"], ["AB" * 32], ["ab" * 32, "1"]])
+def test_only_digests_are_taken_as_digests(log: AuditLog, digests: list[str]) -> None:
+    with pytest.raises(InputError, match="digests and no values"):
+        append(log, digests=digests)
+    assert verify_audit(log.path).entries == 3
+
+
+def test_many_digests_are_taken_down_as_one(log: AuditLog) -> None:
+    many = [f"{i:064x}" for i in range(MAX_DIGESTS + 1)]
+    append(log, digests=many[1:])
+    append(log, digests=many)
+    *_, few, last = read_audit(log.path)
+    assert list(few.digests) == many[1:]
+    listed = json.dumps(many, separators=(",", ":")).encode()
+    assert last.digests == (hashlib.sha256(listed).hexdigest(),)
+
+
+def test_long_names_are_cut_and_too_many_roles_refused(log: AuditLog) -> None:
+    append(log, "\U0001f600" * 10_000)
+    assert len(read_audit(log.path)[-1].user) == 256
+    with pytest.raises(InputError, match="too many roles"):
+        log.append(
+            user="a", roles=["r" * 256] * 1000, action="read", obj="audit", allowed=False, rule="",
+            manifest_digest=DIGEST,
+        )  # fmt: skip
+    append(log)
+    assert verify_audit(log.path).entries == 5
 
 
 def test_default_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -64,9 +139,24 @@ def rechained(lines: list[bytes]) -> list[bytes]:
     return [lines[0], json.dumps(entry, sort_keys=True, separators=(",", ":")).encode(), lines[2]]
 
 
+def forged(lines: list[bytes], **changes: object) -> list[bytes]:
+    """The last line with other fields and a digest that fits."""
+    entry = {**json.loads(lines[-1]), **changes}
+    del entry["digest"]
+    return [*lines[:-1], spell(entry)[0].rstrip(b"\n")]
+
+
 @pytest.mark.parametrize(
     ("attack", "line"),
     [
+        (lambda lines: forged(lines, roles=5), 3),
+        (lambda lines: forged(lines, roles=["a", 5]), 3),
+        (lambda lines: forged(lines, user=None), 3),
+        (lambda lines: forged(lines, number=True), 3),
+        (lambda lines: forged(lines, number=4), 3),
+        (lambda lines: forged(lines, kind="checkpoint"), 3),
+        (lambda lines: forged(lines, kind=["decision"]), 3),
+        (lambda lines: forged(lines, value=0.25), 3),
         (lambda lines: [lines[0], lines[2]], 2),
         (lambda lines: lines[1:], 1),
         (lambda lines: [lines[1], lines[0], lines[2]], 1),
@@ -131,8 +221,105 @@ def test_an_entry_that_does_not_reach_the_disk_is_taken_back(
     assert log.path.read_bytes() == whole
 
 
+def in_child(work: Callable[[], None]) -> int:
+    """Exit code of a forked process that does `work`; 7 where the log refused."""
+
+    def run() -> None:
+        try:
+            work()
+        except InputError:
+            os._exit(7)
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join(60)
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+@pytest.mark.parametrize("room", [0, 1, 100])
+def test_a_full_disk_refuses_and_leaves_no_torn_entry(log: AuditLog, room: int) -> None:
+    whole = log.path.read_bytes()
+
+    def limited() -> None:
+        most = len(whole) + room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        append(log)
+
+    assert in_child(limited) == 7
+    assert log.path.read_bytes() == whole
+    append(log)
+    assert verify_audit(log.path).entries == 4
+
+
+def test_the_gate_denies_what_cannot_be_logged(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "log.jsonl")
+    policy = single_owner_policy(["x"], ["y"])
+    gate = Gate(PolicyIndex(policy, single_owner_users(policy)), log, DIGEST)
+    wanted = ("owner", Action.DECRYPT, ObjectRef.output("y"))
+    assert gate.require(*wanted, digests=["cd" * 32]).allowed
+
+    def with_a_full_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        try:
+            gate.require(*wanted)
+        except AccessDeniedError as error:
+            os._exit(3 if "cannot be logged" in str(error) else 4)
+
+    assert in_child(with_a_full_disk) == 3
+    [entry] = read_audit(log.path)
+    assert (entry.role, entry.digests, entry.allowed) == ("owner", ("cd" * 32,), True)
+
+
+def test_a_folder_that_cannot_be_written_refuses() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+
+        def as_another() -> None:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            append(AuditLog(folder / "log.jsonl"))
+
+        assert in_child(as_another) == 7
+        assert list(folder.iterdir()) == []
+        folder.chmod(0o700)
+
+
+def test_a_link_in_place_of_the_log_is_refused(log: AuditLog, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    log.path.rename(other)
+    log.path.symlink_to(other)
+    whole = other.read_bytes()
+    with pytest.raises(InputError, match="cannot write"):
+        append(log)
+    assert other.read_bytes() == whole
+
+
+def test_something_else_in_place_of_the_log_is_refused(log: AuditLog) -> None:
+    log.path.unlink()
+    os.mkfifo(log.path)
+    with pytest.raises(InputError, match="not a file"):
+        append(log)
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_log_that_is_replaced_while_an_append_waits_is_refused(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch, remove: bool
+) -> None:
+    def replaced(descriptor: int, operation: int) -> None:
+        log.path.unlink()
+        if not remove:
+            log.path.write_bytes(b"")
+
+    monkeypatch.setattr(fcntl, "flock", replaced)
+    with pytest.raises(InputError, match=r"replaced meanwhile|cannot write"):
+        append(log)
+    assert not log.path.exists() or log.path.read_bytes() == b""
+
+
 def write_many(path: Path, name: str) -> None:
-    for _ in range(25):
+    for _ in range(50):
         append(AuditLog(path), name)
 
 
@@ -145,7 +332,12 @@ def test_concurrent_appends_keep_the_chain(tmp_path: Path) -> None:
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0] * 4
-    assert verify_audit(path).entries == 100
+    summary = verify_audit(path, known_audit_keys())
+    assert (summary.entries, summary.checkpoints, len(summary.keyids)) == (200, 3, 1)
+    entries = read_audit(path, known_audit_keys())
+    assert {user: sum(e.user == user for e in entries) for user in {e.user for e in entries}} == {
+        f"user{i}": 50 for i in range(4)
+    }
 
 
 def test_missing_and_empty_logs(tmp_path: Path) -> None:

@@ -6,22 +6,24 @@ from dataclasses import replace
 
 import pytest
 
-from hecompile.access.decide import PolicyIndex
+from hecompile.access.decide import PolicyIndex, Request
 from hecompile.access.manifest import FileDigest
-from hecompile.access.policy import MODEL, Action, ObjectRef, single_owner_policy
-from hecompile.access.policy_checks import check_policy, work_warnings
+from hecompile.access.policy import MODEL, Action, ObjectRef, Policy, single_owner_policy
 from hecompile.access.policy_io import parse_policy
+from hecompile.access.proof import ProgramFacts, check_policy, work_warnings
+from hecompile.access.users import single_owner_users
 from hecompile.errors import InputError
-from tests.unit.test_bundle_store import MANIFEST
+from tests.unit.manifests import MANIFEST
+from tests.unit.proof_cases import change, check, grant, inherit, refuse, users_of
 
 POLICY = """
-format = 1
+format = 2
 [roles.clinic]
 [roles.vendor]
 [roles.cloud]
 [[permissions]]
 role = "clinic"
-actions = ["encrypt", "decrypt", "hold"]
+actions = ["encrypt", "submit", "decrypt", "hold"]
 objects = ["input:x", "output:y", "key:secret"]
 [[permissions]]
 role = "vendor"
@@ -31,66 +33,75 @@ objects = ["model"]
 role = "cloud"
 actions = ["evaluate"]
 objects = ["program"]
-[users]
-ann = ["clinic"]
-vic = ["vendor"]
 """
+PEOPLE = {"ann": "clinic", "vic": "vendor", "eve": "cloud"}
+HIDDEN, PLAIN, UNKNOWN = (ProgramFacts(("x",), ("y",), encrypted_model=one) for one in
+                          (True, False, None))  # fmt: skip
 
 
-def check(text: str, encrypted: bool | None) -> None:
-    check_policy(parse_policy(text, "p.toml"), ["x"], ["y"], encrypted_model=encrypted)
+def may_encrypt(policy: Policy, **people: str) -> set[str]:
+    index = PolicyIndex(policy, users_of(policy, **people))
+    return {one for one in people if index.decide(Request(one, Action.ENCRYPT, MODEL)).allowed}
 
 
 def test_the_model_is_an_object_that_is_encrypted() -> None:
-    check(POLICY, True)
-    check(POLICY, None)
+    check(POLICY, HIDDEN, **PEOPLE)
+    check(POLICY, UNKNOWN, **PEOPLE)
     assert ObjectRef.parse("model") == MODEL
-    index = PolicyIndex(parse_policy(POLICY))
-    assert index.decide("vic", Action.ENCRYPT, MODEL).allowed
-    assert not index.decide("ann", Action.ENCRYPT, MODEL).allowed
+    assert may_encrypt(parse_policy(POLICY), **PEOPLE) == {"vic"}
     with pytest.raises(InputError, match="takes no name"):
         ObjectRef.parse("model:x")
 
 
 def test_nothing_but_encryption_applies_to_it() -> None:
-    with pytest.raises(InputError, match="'decrypt' applies to none"):
-        check(POLICY.replace('["encrypt"]\nobjects', '["decrypt"]\nobjects'), True)
+    text = change('["encrypt"]\nobjects', '["decrypt"]\nobjects', POLICY)
+    refuse(text, "'decrypt' applies to none", facts=HIDDEN)
 
 
 def test_plain_weights_are_no_object() -> None:
-    with pytest.raises(InputError, match=r"line 1\d.*'model' is encrypted.*--encrypt-model"):
-        check(POLICY, False)
+    refuse(POLICY, "line 10", "nothing of object 'model'", "--encrypt-model", facts=PLAIN)
 
 
 def test_somebody_must_encrypt_hidden_weights() -> None:
-    text = POLICY.replace('["encrypt"]\nobjects = ["model"]', '["read"]\nobjects = ["audit"]')
-    check(text, False)
-    with pytest.raises(InputError, match="no role may encrypt them"):
-        check(text, True)
+    old = '["encrypt"]\nobjects = ["model"]'
+    text = change(old, '["read"]\nobjects = ["audit"]', POLICY)
+    check(text, PLAIN)
+    refuse(text, "no role may encrypt them", facts=HIDDEN)
 
 
 def test_who_evaluates_has_no_weights_to_encrypt() -> None:
-    old = '["evaluate"]\nobjects = ["program"]'
-    new = '["evaluate", "encrypt"]\nobjects = ["program", "model"]'
-    with pytest.raises(InputError, match=r"'cloud' may evaluate .* also encrypt model"):
-        check(POLICY.replace(old, new), True)
-    with pytest.raises(InputError, match=r"user 'vic' may evaluate .* also encrypt model"):
-        check(POLICY.replace('vic = ["vendor"]', 'vic = ["vendor", "cloud"]'), True)
+    refuse(
+        grant("cloud", "encrypt", "model", POLICY),
+        "rule S2",
+        "'cloud' may evaluate program (cloud) and may also encrypt model (cloud)",
+        facts=HIDDEN,
+    )
+    text = inherit("boss", "vendor", "cloud", text=POLICY)
+    refuse(text, "rule S2", "'boss' may evaluate", "boss -> vendor", facts=HIDDEN)
+    mixed = {**PEOPLE, "vic": "vendor cloud"}
+    refuse(POLICY, "user 'vic' may evaluate", "encrypt model", facts=HIDDEN, **mixed)
+
+
+def test_who_encrypts_the_weights_sees_ciphertexts_and_so_no_raw_values() -> None:
+    text = grant("vendor", "decrypt", "output:y", POLICY)
+    refuse(text, "rule S3", "role 'vendor' may encrypt model (vendor)", facts=HIDDEN)
 
 
 def test_users_who_are_missing_are_told() -> None:
-    policy = parse_policy(POLICY.replace('vic = ["vendor"]', 'vic = ["cloud"]'))
-    assert "encrypt model" in " ".join(work_warnings(policy, ["x"], ["y"], encrypted_model=True))
-    assert "model" not in " ".join(work_warnings(policy, ["x"], ["y"]))
+    policy = parse_policy(POLICY)
+    users = users_of(policy, ann="clinic", vic="cloud")
+    assert "encrypt model" in " ".join(work_warnings(policy, users, HIDDEN))
+    assert "model" not in " ".join(work_warnings(policy, users, PLAIN))
 
 
-def test_the_built_in_policy_lets_the_owner_encrypt_the_model_where_there_is_one() -> None:
-    for encrypted in (True, False):
-        policy = single_owner_policy(["x"], ["y"], encrypted_model=encrypted)
-        check_policy(policy, ["x"], ["y"], encrypted_model=encrypted)
-        allowed = PolicyIndex(policy).decide("owner", Action.ENCRYPT, MODEL).allowed
-        assert allowed is encrypted
-        assert not PolicyIndex(policy).decide("cloud", Action.ENCRYPT, MODEL).allowed
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_the_built_in_policy_lets_the_owner_encrypt_the_model_where_there_is_one(
+    encrypted: bool,
+) -> None:
+    policy = single_owner_policy(["x"], ["y"], encrypted_model=encrypted)
+    check_policy(policy, HIDDEN if encrypted else PLAIN, single_owner_users(policy))
+    allowed = may_encrypt(policy, owner="owner", cloud="evaluator")
+    assert allowed == ({"owner"} if encrypted else set())
 
 
 def test_digests_tell_manifests_with_an_owners_part() -> None:

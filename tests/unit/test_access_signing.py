@@ -25,11 +25,15 @@ from hecompile.access.records import canonical_json
 from hecompile.access.signing import (
     PAYLOAD_TYPE,
     PublicKey,
+    Signed,
     SigningKey,
+    TrustedKeys,
     TrustStore,
+    cosign,
     default_key_path,
     sign,
     verify,
+    verify_signed,
 )
 from hecompile.errors import InputError, IntegrityError
 
@@ -240,3 +244,76 @@ def test_envelope_is_dsse_with_an_in_toto_payload() -> None:
     pae = b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), 7, STATEMENT)
     sig = base64.b64decode(envelope["signatures"][0]["sig"])
     KEY.private.public_key().verify(sig, pae)
+
+
+def test_two_signatures_in_whichever_order_give_the_same_bytes() -> None:
+    both = cosign(ENVELOPE, OTHER)
+    assert both == cosign(sign(STATEMENT, OTHER), KEY)
+    signed = verify_signed(both, [KEY.public_key, OTHER.public_key])
+    assert signed == Signed(STATEMENT, tuple(sorted((KEY.keyid, OTHER.keyid))))
+    with pytest.raises(IntegrityError, match="not trusted here"):
+        verify_signed(both, [KEY.public_key])
+    exchanged = json.loads(both)
+    exchanged["signatures"].reverse()
+    with pytest.raises(IntegrityError, match="not a signed document"):
+        verify_signed(canonical_json(exchanged) + b"\n", [KEY.public_key, OTHER.public_key])
+
+
+def test_signing_again_and_too_many_signatures_are_refused() -> None:
+    with pytest.raises(InputError, match="already"):
+        cosign(ENVELOPE, KEY)
+    envelope = ENVELOPE
+    for _ in range(15):
+        envelope = cosign(envelope, SigningKey.generate())
+    with pytest.raises(IntegrityError, match="16 signatures already"):
+        cosign(envelope, OTHER)
+
+
+def test_the_threshold_counts_distinct_trusted_keys() -> None:
+    keys = TrustedKeys([KEY.public_key, KEY.public_key, OTHER.public_key], threshold=2)
+    assert len(keys) == 2
+    with pytest.raises(IntegrityError, match="1 of the 2 signatures"):
+        verify(ENVELOPE, keys)
+    assert verify(cosign(ENVELOPE, OTHER), keys) == STATEMENT
+    for wrong in (0, -1, 17):
+        with pytest.raises(InputError, match="signatures cannot be asked for"):
+            TrustedKeys([KEY.public_key], wrong)
+
+
+def test_the_kind_of_document_is_signed() -> None:
+    kind = "application/vnd.example+json"
+    other = sign(STATEMENT, KEY, kind)
+    assert verify(other, [KEY.public_key], payload_type=kind) == STATEMENT
+    with pytest.raises(IntegrityError, match="not a signed document"):
+        verify(other, [KEY.public_key])
+    renamed = other.replace(kind.encode(), PAYLOAD_TYPE.encode())
+    with pytest.raises(IntegrityError, match="does not match its signature"):
+        verify(renamed, [KEY.public_key])
+
+
+def test_the_store_keeps_the_threshold_and_the_keys_for_users(home: Path) -> None:
+    store = TrustStore()
+    assert store.load().threshold == 1
+    store.add(KEY.public_key)
+    store.add(OTHER.public_key, users_only=True)
+    store.require(3)
+    found = store.load()
+    assert (found, found.threshold) == ((KEY.public_key,), 3)
+    assert found.delegates == (OTHER.public_key,)
+    path = home / "trusted" / "threshold"
+    assert path.stat().st_mode & 0o777 == 0o600
+    for text in ("", "0", "17", "x", "-1", "3 4", "\u0663", "99999999999"):
+        path.write_text(text)
+        with pytest.raises(IntegrityError, match="no number of signatures"):
+            store.load()
+
+
+@pytest.mark.parametrize("place", ["threshold", "users", "users/key"])
+def test_what_others_can_change_does_not_lower_the_threshold_or_add_keys(
+    home: Path, place: str
+) -> None:
+    key = TrustStore().add(OTHER.public_key, users_only=True)
+    TrustStore().require(2)
+    (key if place == "users/key" else home / "trusted" / place).chmod(0o777)
+    with pytest.raises(IntegrityError, match="chmod go-w"):
+        TrustStore().load()

@@ -5,19 +5,21 @@ from __future__ import annotations
 import pytest
 
 from hecompile.access.policy import MODEL, Action, single_owner_policy
-from hecompile.access.policy_checks import check_policy
 from hecompile.access.policy_io import parse_policy
+from hecompile.access.proof import ProgramFacts, check_policy
+from hecompile.access.unmasked import check_unmasked
+from hecompile.access.users import parse_users, single_owner_users
 from hecompile.errors import InputError
 
 POLICY = """
-format = 1
+format = 2
 [roles.clinic]
 [roles.vault]
 [roles.vendor]
 [roles.cloud]
 [[permissions]]
 role = "clinic"
-actions = ["encrypt", "decrypt"]
+actions = ["encrypt", "receive"]
 objects = ["input:x", "output:y"]
 [[permissions]]
 role = "vault"
@@ -31,15 +33,21 @@ objects = ["model"]
 role = "cloud"
 actions = ["evaluate"]
 objects = ["program"]
+"""
+
+USERS = """
+format = 1
+version = 1
 [users]
 hospital = ["vault"]
 cloud = ["cloud"]
 """
 
 
-def check(text: str, unmasked: bool = True, encrypted: bool | None = None) -> None:
+def check(text: str, staff: str = USERS, unmasked: bool = True) -> None:
     policy = parse_policy(text, "p.toml")
-    check_policy(policy, ["x"], ["y"], refreshes=3, encrypted_model=encrypted, unmasked=unmasked)
+    facts = ProgramFacts(("x",), ("y",), refreshes=3, mask_bits=0 if unmasked else 30)
+    check_policy(policy, facts, parse_users(staff, policy, "u.toml"))
 
 
 def test_a_key_holder_who_does_not_own_the_model_gets_masked_values() -> None:
@@ -56,31 +64,39 @@ def test_owning_the_model_is_by_role_inheritance_or_user() -> None:
     check(POLICY.replace('["hold", "refresh"]', '["hold", "refresh", "own"]').replace(
         '["key:secret", "program"]', '["key:secret", "program", "model"]'))  # fmt: skip
     check(POLICY.replace("[roles.vault]", '[roles.vault]\ninherits = ["vendor"]'))
-    check(POLICY.replace('hospital = ["vault"]', 'hospital = ["vault", "vendor"]'))
+    check(POLICY, USERS.replace('hospital = ["vault"]', 'hospital = ["vault", "vendor"]'))
 
 
 def test_one_who_does_not_own_it_is_enough_to_refuse() -> None:
-    text = POLICY.replace('hospital = ["vault"]', 'hospital = ["vault", "vendor"]\nann = ["vault"]')
+    staff = USERS.replace('hospital = ["vault"]', 'hospital = ["vault", "vendor"]\nann = ["vault"]')
     with pytest.raises(InputError, match="user 'ann' may hold key:secret"):
-        check(text)
+        check(POLICY, staff)
     refreshes = POLICY.replace("[roles.vault]", '[roles.vault]\ninherits = ["vendor"]').replace(
-        'actions = ["encrypt", "decrypt"]\nobjects = ["input:x", "output:y"]',
-        'actions = ["encrypt", "decrypt", "refresh"]\nobjects = ["input:x", "output:y", "program"]',
+        'actions = ["encrypt", "receive"]\nobjects = ["input:x", "output:y"]',
+        'actions = ["encrypt", "receive", "refresh"]\nobjects = ["input:x", "output:y", "program"]',
     )
     with pytest.raises(InputError, match="role 'clinic' may refresh program"):
-        check(refreshes)
+        check_unmasked(parse_policy(refreshes))
+
+
+def test_without_users_every_role_must_own_it() -> None:
+    policy = parse_policy(POLICY)
+    with pytest.raises(InputError, match="role 'vault' may hold key:secret"):
+        check_unmasked(policy)
+    check_unmasked(policy, parse_users(USERS.replace('["vault"]', '["vault", "vendor"]'), policy))
 
 
 def test_whoever_encrypts_the_weights_owns_them() -> None:
+    facts = ProgramFacts(("x",), ("y",), refreshes=1, mask_bits=0)
     owner = single_owner_policy(["x"], ["y"], encrypted_model=True)
-    check_policy(owner, ["x"], ["y"], refreshes=1, encrypted_model=True, unmasked=True)
+    check_policy(owner, facts, single_owner_users(owner))
     plain = single_owner_policy(["x"], ["y"])
     with pytest.raises(InputError, match=r"user 'owner' .* does not own the model"):
-        check_policy(plain, ["x"], ["y"], refreshes=1, unmasked=True)
+        check_policy(plain, facts, single_owner_users(plain))
 
 
 def test_owning_plain_weights_is_no_claim_that_they_are_encrypted() -> None:
-    check(POLICY, unmasked=False, encrypted=False)
+    check(POLICY, unmasked=False)
     policy = parse_policy(POLICY)
     assert any(
         MODEL in permission.objects and Action.OWN in permission.actions

@@ -19,7 +19,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hecompile.cli import main
-from tests.unit.cli_calls import POLICY, Caller, save_mlp, save_signer, weights
+from tests.unit.cli_calls import (
+    Caller,
+    lend_identities,
+    save_mlp,
+    save_policy,
+    save_signer,
+    weights,
+)
 
 LAYERS = weights(3, 4, 3, 2)
 X = np.random.default_rng(6).normal(size=(2, 4)).astype(np.float32)
@@ -151,38 +158,6 @@ def test_calibration_with_python_objects_is_not_unpickled(place: Path, call: Cal
     assert "cal.npz" in refused_compile(place, call)
 
 
-def unknown(old: str, new: str) -> str:
-    assert old in POLICY
-    return POLICY.replace(old, new)
-
-
-@pytest.mark.parametrize(
-    ("policy", "told"),
-    [
-        (unknown('"input:x"', '"input:ecg"'), "'input:ecg'"),
-        (unknown('"output:y"', '"output:z"'), "'output:z'"),
-        (unknown('role = "evaluator"', 'role = "cloud"'), "'cloud'"),
-        (unknown('anna = ["clinician"]', 'anna = ["clinican"]'), "'clinican'"),
-        (unknown("[roles.researcher]", '[roles.researcher]\ninherits = ["boss"]'), "'boss'"),
-        (
-            unknown("[roles.researcher]", '[roles.researcher]\ninherits = ["researcher"]'),
-            "in a circle",
-        ),
-        (unknown('"encrypt", "decrypt"', '"encrypt", "see"'), "'see'"),
-        (unknown('cloud = ["evaluator"]', 'cloud = ["evaluator", "custodian"]'), "secret"),
-        (unknown("format = 1", "format = 9"), "format"),
-        ("format = 1\n[roles", "p.toml"),
-        ("", "p.toml"),
-    ],
-)
-def test_policies(place: Path, policy: str, told: str, call: Caller) -> None:
-    (place / "p.toml").write_text(policy)
-    error = refused_compile(place, call, "--policy", "p.toml")
-    assert told in error
-    assert "p.toml" in error
-    assert error.count("\n") == 1
-
-
 @dataclass(frozen=True)
 class Built:
     """A compiled bundle with keys, and who signed it."""
@@ -195,24 +170,38 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("bad-input")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HECOMPILE_HOME", str(folder / "home"))
         save_mlp(folder / "m.onnx", LAYERS)
         np.savez(folder / "cal.npz", x=np.repeat(X, 10, axis=0))
         np.savez(folder / "x.npz", x=X)
-        (folder / "p.toml").write_text(POLICY)
+        governed = save_policy(folder)
         secret, public = save_signer(folder)
         made = Built(folder, public)
         calls: list[tuple[object, ...]] = [
-            ("compile", folder / "m.onnx", "--calibration", folder / "cal.npz", "--policy",
-             folder / "p.toml", "--sign-key", secret, "-o", folder / "bundle"),
-            made.words("keygen", "-o", folder / "keys"),
+            ("compile", folder / "m.onnx", "--calibration", folder / "cal.npz", *governed,
+             "--sign-key", secret, "-o", folder / "bundle"),
+            made.words("keygen", "--as", "vault", "-o", folder / "keys"),
         ]  # fmt: skip
         for words in calls:
             assert main([str(word) for word in words]) == 0
+    hand_over(folder / "keys", folder / "handed")
     return made
+
+
+def hand_over(keys: Path, target: Path) -> None:
+    """Give away what may be known of keys: neither party takes a folder beside the secret one."""
+    for part in ("public", "evaluation"):
+        shutil.copytree(keys / part, target / part)
+
+
+@pytest.fixture
+def built(made_once: Built) -> Built:
+    """The bundle, on a machine that every user works at."""
+    lend_identities(made_once.folder / "home")
+    return made_once
 
 
 FILES = (
@@ -238,7 +227,7 @@ def test_one_changed_byte_anywhere(
     more: dict[str, tuple[object, ...]] = {
         "run": ("--input", built.folder / "x.npz", "--as", "anna"),
         "inspect": (),
-        "keygen": ("-o", tmp_path / "keys"),
+        "keygen": ("--as", "vault", "-o", tmp_path / "keys"),
     }
     words = (command, tmp_path / "bundle", "--trust", built.signer, *more[command])
     error = refused(tmp_path, call, *words, code=4)
@@ -272,9 +261,11 @@ def test_missing_keys(
 ) -> None:  # fmt: skip
     keys, sent, result = tmp_path / "keys", tmp_path / "in.hect", tmp_path / "out.hect"
     if command in ("evaluate", "decrypt"):
-        send(built, call, built.folder / "keys", sent)
+        send(built, call, built.folder / "handed", sent)
     if command == "decrypt":
-        evaluate = built.words("evaluate", "--keys", built.folder / "keys", "--input", sent)
+        evaluate = built.words(
+            "evaluate", "--keys", built.folder / "handed/evaluation", "--input", sent
+        )
         call(*evaluate, "-o", result)
     harm(keys)
     source = {"evaluate": sent, "decrypt": result}.get(command, built.folder / "x.npz")
@@ -286,15 +277,16 @@ def test_missing_keys(
 
 
 def send(built: Built, call: Caller, keys: Path, sent: Path) -> None:
-    words = built.words("encrypt", "--keys", keys, "--as", "anna")
+    words = built.words("encrypt", "--keys", keys / "public", "--as", "anna")
     call(*words, "--input", built.folder / "x.npz", "-o", sent)
 
 
 def test_ciphertexts_of_another_key(built: Built, call: Caller, tmp_path: Path) -> None:
     other, sent, result = tmp_path / "other", tmp_path / "in.hect", tmp_path / "out.hect"
-    call(*built.words("keygen", "-o", other))
-    send(built, call, other, sent)
-    words = built.words("evaluate", "--keys", built.folder / "keys", "--input", sent)
+    call(*built.words("keygen", "--as", "vault", "-o", other))
+    hand_over(other, tmp_path / "handed")
+    send(built, call, tmp_path / "handed", sent)
+    words = built.words("evaluate", "--keys", built.folder / "handed/evaluation", "--input", sent)
     error = refused(tmp_path, call, *words, "-o", result, code=4)
     assert "encrypted under key" in error
     assert error.count("\n") == 1
@@ -302,9 +294,9 @@ def test_ciphertexts_of_another_key(built: Built, call: Caller, tmp_path: Path) 
 
 def test_a_cut_off_or_changed_ciphertext(built: Built, call: Caller, tmp_path: Path) -> None:
     sent = tmp_path / "in.hect"
-    send(built, call, built.folder / "keys", sent)
+    send(built, call, built.folder / "handed", sent)
     data = sent.read_bytes()
-    words = built.words("evaluate", "--keys", built.folder / "keys", "--input", sent)
+    words = built.words("evaluate", "--keys", built.folder / "handed/evaluation", "--input", sent)
     changed = bytearray(data)
     changed[len(data) // 2] ^= 1
     for bad in (data[: len(data) // 2], data[:-1], data + b"more", bytes(changed)):
@@ -330,9 +322,9 @@ def test_a_cut_off_or_changed_ciphertext(built: Built, call: Caller, tmp_path: P
 def test_samples(built: Built, array: np.ndarray, told: str, call: Caller, tmp_path: Path) -> None:
     bad = tmp_path / "bad.npz"
     np.savez(bad, x=array)
-    for command in ("encrypt", "run"):
+    for command, keys in (("encrypt", "handed"), ("run", "keys")):
         words = built.words(command, "--input", bad, "--as", "anna", "-o", tmp_path / "new")
-        words += ("--keys", built.folder / "keys")
+        words += ("--keys", built.folder / keys)
         error = refused(tmp_path, call, *words, code=1)
         assert told in error
         assert "'x'" in error

@@ -9,38 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from hecompile.access.manifest import IoContract, Manifest, Port, RefreshInfo, Versions
-from hecompile.access.policy import single_owner_policy
-from hecompile.access.signing import SigningKey
 from hecompile.bundle import sources
 from hecompile.bundle.store import NotABundleError, open_bundle_files, write_bundle
 from hecompile.errors import HecompileError, IntegrityError
-
-KEY = SigningKey.generate()
-TRUSTED = (KEY.public_key,)
-FILES = {
-    "client/spec.json": b'{"shape":[1,96]}',
-    "server/program.hir": b"program @ecg {}\n" * 40,
-    "server/constants.npz": bytes(range(256)) * 8,
-    "report.json": b"",
-}
-MANIFEST = Manifest(
-    created="2025-01-31T12:00:00Z",
-    program="ecg",
-    parameters={"poly_modulus_degree": 8192},
-    io=IoContract((Port("x", (1, 96), 1, 1_000_000, 2),), (Port("y", (2,), 1, 500_000, 0),)),
-    galois_steps=(1, 8),
-    policy=single_owner_policy(["x"], ["y"]),
-    refresh=RefreshInfo(0, 0),
-    predicted_error=1e-5,
-    versions=Versions("0.1.0", "0.3.18", "2.2.0"),
-)
+from tests.unit.manifests import FILES, KEY, MANIFEST, TRUSTED, write
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "demo.hec"
-    write_bundle(path, FILES, MANIFEST, KEY)
+    write(path)
     return path
 
 
@@ -87,7 +65,7 @@ def test_names_that_lead_out_of_the_zip(archive: Path, tmp_path: Path, name: str
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("name", ["report.json", "manifest.json", "REPORT.json"])
+@pytest.mark.parametrize("name", ["report.json", "manifest.json", "users.json", "REPORT.json"])
 def test_a_name_twice_in_the_zip(archive: Path, name: str) -> None:
     rezip(archive, [(plain_entry(name), b"evil")])
     refuse(archive, f"holds file {name} twice")

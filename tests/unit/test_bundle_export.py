@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 
 from hecompile.access.policy import single_owner_policy
+from hecompile.access.users import sign_users
 from hecompile.bundle.store import BundleFiles, export_bundle, open_bundle_files, write_bundle
 from hecompile.errors import InputError, IntegrityError
-from tests.unit.test_bundle_store import FILES, KEY, MANIFEST, TRUSTED
+from tests.unit.manifests import FILES, KEY, MANIFEST, TRUSTED, make_users
 
 OWNED = {**FILES, "owner/constants.npz": b"weights " * 9}
 POLICY = single_owner_policy(["x"], ["y"], encrypted_model=True)
+USERS = sign_users(make_users(POLICY), KEY)
 
 
 @pytest.fixture(params=["whole", "whole.hec"])
 def whole(tmp_path: Path, request: pytest.FixtureRequest) -> BundleFiles:
     path = tmp_path / str(request.param)
-    write_bundle(path, OWNED, dataclasses.replace(MANIFEST, policy=POLICY), KEY)
+    write_bundle(path, OWNED, dataclasses.replace(MANIFEST, policy=POLICY), KEY, users=USERS)
     return open_bundle_files(path, TRUSTED)
 
 
@@ -32,6 +34,7 @@ def test_a_copy_lacks_the_owners_part_and_is_the_same_bundle(
     copy = open_bundle_files(tmp_path / name, TRUSTED)
     assert copy.manifest == whole.manifest
     assert copy.manifest.digest == whole.manifest.digest
+    assert copy.users == whole.users is not None
     assert {n: copy.read(n) for n in FILES} == FILES
     assert whole.read("owner/constants.npz") == OWNED["owner/constants.npz"]
     with pytest.raises(InputError, match="exported without its owner's part"):
@@ -44,7 +47,8 @@ def test_a_copy_of_a_copy_and_of_a_plain_bundle(whole: BundleFiles, tmp_path: Pa
     export_bundle(whole, tmp_path / "first")
     again = export_bundle(open_bundle_files(tmp_path / "first", TRUSTED), tmp_path / "second")
     assert again == ["owner/constants.npz"]
-    write_bundle(tmp_path / "plain", FILES, MANIFEST, KEY)
+    other = dataclasses.replace(MANIFEST, lineage="f" * 32)
+    write_bundle(tmp_path / "plain", FILES, other, KEY)
     assert export_bundle(open_bundle_files(tmp_path / "plain", TRUSTED), tmp_path / "third") == []
 
 

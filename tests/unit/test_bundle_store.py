@@ -7,23 +7,14 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hecompile.access.manifest import (
-    IoContract,
-    Manifest,
-    Port,
-    RefreshInfo,
-    Versions,
-    parse_statement,
-    statement_bytes,
-)
-from hecompile.access.policy import single_owner_policy
+from hecompile.access.manifest import Signers
+from hecompile.access.manifest_json import PREDICATE_PREFIX
 from hecompile.access.records import canonical_json
-from hecompile.access.signing import SigningKey, sign, verify
+from hecompile.access.signing import sign, verify
 from hecompile.bundle import store
 from hecompile.bundle.store import (
     NotABundleError,
@@ -32,40 +23,20 @@ from hecompile.bundle.store import (
     write_bundle,
 )
 from hecompile.errors import HecompileError, InputError, IntegrityError
-
-KEY = SigningKey.generate()
-OTHER = SigningKey.generate()
-TRUSTED = (KEY.public_key,)
-FILES = {
-    "client/spec.json": b'{"shape":[1,96]}',
-    "server/program.hir": b"program @ecg {}\n" * 40,
-    "server/constants.npz": bytes(range(256)) * 8,
-    "report.json": b"",
-}
-MANIFEST = Manifest(
-    created="2025-01-31T12:00:00Z",
-    program="ecg",
-    parameters={"poly_modulus_degree": 8192},
-    io=IoContract((Port("x", (1, 96), 1, 1_000_000, 2),), (Port("y", (2,), 1, 500_000, 0),)),
-    galois_steps=(1, 8),
-    policy=single_owner_policy(["x"], ["y"]),
-    refresh=RefreshInfo(0, 0),
-    predicted_error=1e-5,
-    versions=Versions("0.1.0", "0.3.18", "2.2.0"),
-)
+from tests.unit.manifests import FILES, KEY, MANIFEST, OTHER, TRUSTED, resign, write
 
 
 @pytest.fixture(params=["demo", "demo.hec"])
 def bundle(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     path = tmp_path / str(request.param)
-    write_bundle(path, FILES, MANIFEST, KEY)
+    write(path)
     return path
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "demo"
-    write_bundle(path, FILES, MANIFEST, KEY)
+    write(path)
     return path
 
 
@@ -86,7 +57,11 @@ def test_round_trip(bundle: Path) -> None:
     opened = open_bundle_files(bundle, TRUSTED)
     assert {name: opened.read(name) for name in FILES} == FILES
     assert [entry.name for entry in opened.manifest.files] == sorted(FILES)
-    assert dataclasses.replace(opened.manifest, files=()) == MANIFEST
+    assert opened.manifest.signers.keyids == (KEY.keyid,)
+    signers = MANIFEST.signers
+    assert dataclasses.replace(opened.manifest, files=(), signers=signers) == MANIFEST
+    assert opened.users is not None
+    assert [user.name for user in opened.users.users] == ["cloud", "owner"]
     assert names(bundle.parent) == [bundle.name]
     with pytest.raises(InputError, match="no file server/none"):
         opened.read("server/none")
@@ -98,19 +73,6 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     again = write_bundle(second, dict(reversed(FILES.items())), MANIFEST, KEY)
     assert first.read_bytes() == second.read_bytes()
     assert manifest.digest == again.digest
-
-
-def test_a_changed_byte_in_each_file(folder: Path) -> None:
-    for name in [*FILES, "manifest.json"]:
-        place = folder / name
-        whole = place.read_bytes()
-        for position in {0, len(whole) // 2, len(whole) - 1} if whole else {0}:
-            changed = bytearray(whole) or bytearray(1)
-            changed[position] ^= 1
-            place.write_bytes(changed)
-            refuse(folder, name)
-        place.write_bytes(whole)
-    open_bundle_files(folder, TRUSTED)
 
 
 def test_a_removed_file(folder: Path) -> None:
@@ -159,15 +121,11 @@ def test_a_folder_in_the_place_of_the_manifest(folder: Path) -> None:
     refuse(folder, error=NotABundleError)
 
 
-def resign(folder: Path, key: SigningKey, change: Callable[[Manifest], Manifest]) -> None:
-    statement = verify((folder / "manifest.json").read_bytes(), TRUSTED)
-    changed = statement_bytes(change(parse_statement(statement)))
-    (folder / "manifest.json").write_bytes(sign(changed, key))
-
-
 def test_a_forged_manifest_signed_with_an_unknown_key(folder: Path) -> None:
-    resign(folder, OTHER, lambda manifest: dataclasses.replace(manifest, program="evil"))
+    signers = Signers(1, (OTHER.keyid,))
+    resign(folder, OTHER, program="evil", signers=signers)
     refuse(folder, OTHER.keyid, "not trusted", "--trust PUBLIC_KEY.pem")
+    (folder / "users.json").unlink()
     assert open_bundle_files(folder, (OTHER.public_key,)).manifest.program == "evil"
 
 
@@ -177,18 +135,19 @@ def test_no_trusted_key_opens_nothing(bundle: Path) -> None:
 
 
 def test_a_manifest_of_another_bundle(folder: Path, tmp_path: Path) -> None:
-    write_bundle(tmp_path / "other", {"a": b"a"}, MANIFEST, KEY)
+    other = dataclasses.replace(MANIFEST, lineage="f" * 32)
+    write_bundle(tmp_path / "other", {"a": b"a"}, other, KEY)
     shutil.copy(tmp_path / "other" / "manifest.json", folder)
     refuse(folder)
 
 
-def test_a_newer_format(folder: Path) -> None:
+@pytest.mark.parametrize(("number", "remedy"), [(1, "compile"), (3, "upgrade hecompile")])
+def test_another_format(folder: Path, number: int, remedy: str) -> None:
     statement = json.loads(verify((folder / "manifest.json").read_bytes(), TRUSTED))
-    statement["predicate"]["format"] = 2
-    statement["predicateType"] = statement["predicateType"][:-1] + "2"
-    statement["predicate"]["news"] = True
+    statement["predicate"]["format"] = number
+    statement["predicateType"] = f"{PREDICATE_PREFIX}{number}"
     (folder / "manifest.json").write_bytes(sign(canonical_json(statement), KEY))
-    refuse(folder, "bundle BUNDLE", "format 2", "upgrade hecompile")
+    refuse(folder, "bundle BUNDLE", f"format {number}", remedy)
 
 
 def test_a_file_changed_after_opening_is_not_returned(
@@ -223,7 +182,8 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
 def test_an_existing_bundle_is_replaced_only_on_request(bundle: Path) -> None:
     with pytest.raises(InputError, match="exists already"):
         write_bundle(bundle, {"a": b"a"}, MANIFEST, KEY)
-    write_bundle(bundle, {"a": b"a"}, MANIFEST, OTHER, overwrite=True)
+    other = dataclasses.replace(MANIFEST, lineage="f" * 32)
+    write_bundle(bundle, {"a": b"a"}, other, OTHER, overwrite=True)
     assert open_bundle_files(bundle, (OTHER.public_key,)).read("a") == b"a"
     assert names(bundle.parent) == [bundle.name]
 
@@ -231,7 +191,7 @@ def test_an_existing_bundle_is_replaced_only_on_request(bundle: Path) -> None:
 @pytest.mark.parametrize("what", ["folder", "file", "link", "foreign manifest", "notes", "form"])
 def test_nothing_but_a_bundle_is_ever_overwritten(tmp_path: Path, what: str) -> None:
     path = tmp_path / "out"
-    write_bundle(tmp_path / "real", FILES, MANIFEST, KEY)
+    write(tmp_path / "real")
     if what == "folder":
         path.mkdir()
     elif what == "file":
@@ -247,7 +207,7 @@ def test_nothing_but_a_bundle_is_ever_overwritten(tmp_path: Path, what: str) -> 
     else:
         path = tmp_path / "out.hec"
         shutil.copytree(tmp_path / "real", path)
-    for refused in (check_destination, lambda *args: write_bundle(args[0], FILES, MANIFEST, KEY)):
+    for refused in (check_destination, lambda *args: write(args[0])):
         with pytest.raises(InputError):
             refused(path, True)
     with pytest.raises(InputError):
@@ -265,7 +225,7 @@ def test_an_interrupted_write_leaves_nothing(
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(tmp_path / name, FILES, MANIFEST, KEY)
+        write(tmp_path / name)
     assert names(tmp_path) == []
 
 
@@ -273,7 +233,7 @@ def test_an_interrupted_write_leaves_nothing(
 def test_an_interrupted_replacement_leaves_the_old_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    write_bundle(tmp_path / name, FILES, MANIFEST, KEY)
+    write(tmp_path / name)
 
     def interrupt(descriptor: int) -> None:
         raise KeyboardInterrupt

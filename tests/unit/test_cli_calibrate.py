@@ -116,7 +116,7 @@ def test_bad_words(place: Path, call: Caller, words: tuple[object, ...], told: s
 
 def test_measured_beside_predicted(place: Path, call: Caller) -> None:
     call(*COMPILE)
-    said = call("keygen", "b", "-o", "keys", "--as", "owner").err
+    said = call("keygen", "b", "-o", "keys", "--secret-dir", "safe", "--as", "owner").err
     assert "Galois key" in said.partition("generating")[0]
     assert "CPU s to make" in said.partition("generating")[0]
     np.savez("x.npz", x=np.random.default_rng(1).normal(size=(2, 4)))

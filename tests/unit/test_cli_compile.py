@@ -10,7 +10,7 @@ from hecompile.access.signing import SigningKey
 from hecompile.cli.compile import parse_shapes
 from hecompile.errors import UsageError
 from hecompile.preprocess import Standardise, steps_to_json
-from tests.unit.cli_calls import POLICY, Caller, save_mlp, weights
+from tests.unit.cli_calls import USERS, Caller, save_mlp, save_policy, weights
 
 LAYERS = weights(1, 4, 3, 2)
 REQUIRED = {
@@ -59,11 +59,11 @@ def test_compile_prints_what_it_promises(place: Path, call: Caller) -> None:
 
 
 def test_options_and_observers_reach_the_compiler(place: Path, call: Caller) -> None:
-    (place / "p.toml").write_text(POLICY)
+    governed = save_policy(place)
     steps = (Standardise((0.0, 0.0, 0.0, 0.0), (2.0, 2.0, 2.0, 2.0)),)
     (place / "pre.json").write_text(steps_to_json(steps))
     found = call(
-        "compile", "m.onnx", "--calibration", "cal.npz", "-o", "b.hec", "--policy", "p.toml",
+        "compile", "m.onnx", "--calibration", "cal.npz", "-o", "b.hec", *governed,
         "--degree", 3, "--method", "chebyshev", "--margin", 0.2, "--ring", 8192, "--batch", 2,
         "--preprocess", "pre.json", "--timing", "--dump-dir", "dumps", "--print-after", "dce",
         "--pass", "cse,dce", "--json",
@@ -91,8 +91,8 @@ def test_polynomials_are_told_one_by_one_on_request(place: Path, call: Caller) -
 
 
 def test_a_policy_without_an_evaluator_is_warned_of(place: Path, call: Caller) -> None:
-    (place / "p.toml").write_text(POLICY.replace('cloud = ["evaluator"]\n', ""))
-    words = ("compile", "m.onnx", "--calibration", "cal.npz", "-o", "b", "--policy", "p.toml")
+    governed = save_policy(place, users=USERS.replace('cloud = ["evaluator"]\n', ""))
+    words = ("compile", "m.onnx", "--calibration", "cal.npz", "-o", "b", *governed)
     assert "warning: no user may evaluate program: " in call(*words).err
     assert "warning: no user may evaluate program: " in call("inspect", "b").out
     np.savez(place / "x.npz", x=np.zeros((1, 4)))
@@ -144,7 +144,7 @@ def test_refusals_leave_nothing(
     np.savez(place / "nan.npz", x=x * np.nan)
     np.savez(place / "other.npz", z=x)
     np.savez(place / "wide.npz", x=np.zeros((3, 5), np.float32))
-    (place / "bad.toml").write_text('format = 1\n[roles.a]\ninherits = "b"\n')
+    (place / "bad.toml").write_text('format = 2\n[roles.a]\ninherits = "b"\n')
     before = sorted(place.rglob("*"))
     given = ["--calibration", "cal.npz", "-o", "b", *words]
     found = call("compile", "m.onnx", *given, code=code)
@@ -173,12 +173,12 @@ def test_a_precision_that_cannot_be_met_is_refused(place: Path, call: Caller) ->
 def test_interrupted_compile_leaves_nothing(
     place: Path, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import hecompile.bundle.store as store
+    import hecompile.bundle.writing as writing
 
     def stop(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "_fill", stop)
+    monkeypatch.setattr(writing, "_fill", stop)
     before = sorted(place.iterdir())
     found = call("compile", "m.onnx", "--calibration", "cal.npz", "-o", "b", code=130)
     assert found.err.endswith("interrupted; nothing was written\n")

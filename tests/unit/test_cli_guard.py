@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from hecompile import errors
@@ -30,8 +31,10 @@ def raising(error: BaseException) -> Callable[..., None]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_and_json(name: str, call: Caller) -> None:
-    words = [name, "verify"] if name == "audit" else [name]
-    assert "--json" in call(*words, "--help").out
+    command = group.hecompile.get_command(None, name)  # type: ignore[arg-type]
+    below = list(command.commands) if isinstance(command, click.Group) else []
+    for words in [[name, sub] for sub in below] or [[name]]:
+        assert "--json" in call(*words, "--help").out
     assert name in call("--help").out
 
 

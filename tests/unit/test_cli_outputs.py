@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.unit.cli_calls import Caller, weights
+from tests.unit.cli_calls import Caller, save_policy, weights
 
 TOP, SIDE = weights(7, 4, 2)[0], weights(8, 4, 3)[0]
 POLICY = """\
-format = 1
+format = 2
 [roles.clinician]
 [roles.billing]
 [roles.chief]
@@ -23,7 +23,7 @@ inherits = ["clinician", "billing"]
 [roles.evaluator]
 [[permissions]]
 role = "clinician"
-actions = ["encrypt", "decrypt", "hold"]
+actions = ["encrypt", "submit", "decrypt", "hold"]
 objects = ["input:x", "output:risk", "key:secret"]
 [[permissions]]
 role = "billing"
@@ -37,6 +37,10 @@ objects = ["key:secret"]
 role = "evaluator"
 actions = ["evaluate"]
 objects = ["program"]
+"""
+USERS = """\
+format = 1
+version = 1
 [users]
 anna = ["clinician"]
 bill = ["billing"]
@@ -77,9 +81,8 @@ def place(tmp_path: Path, call: Caller, monkeypatch: pytest.MonkeyPatch) -> Path
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "cal.npz", x=rng.normal(size=(60, 4)).astype(np.float32))
     np.savez(tmp_path / "x.npz", x=rng.normal(size=(2, 4)).astype(np.float32))
-    (tmp_path / "policy.toml").write_text(POLICY)
-    words = ("--calibration", "cal.npz", "--policy", "policy.toml", "-o", "b", "--json")
-    assert call("compile", "m.onnx", *words).document["warnings"] == []
+    words = ("--calibration", "cal.npz", *save_policy(tmp_path, POLICY, USERS), "-o", "b", "--json")
+    call("compile", "m.onnx", *words)
     return tmp_path
 
 
@@ -94,10 +97,10 @@ def decisions(log: Path) -> list[tuple[str, str, str]]:
 
 
 def test_decrypt_gives_what_is_granted(place: Path, call: Caller) -> None:
-    call("keygen", "b", "-o", "keys", "--as", "vault")
+    call("keygen", "b", "-o", "keys", "--secret-dir", "safe", "--as", "vault")
     call("encrypt", "b", "--keys", "keys", "--input", "x.npz", "-o", "in", "--as", "anna")
     call("evaluate", "b", "--keys", "keys", "--input", "in", "-o", "out")
-    decrypt = ("decrypt", "b", "--keys", "keys", "--input", "out", "--audit-log", "log", "--json")
+    decrypt = ("decrypt", "b", "--keys", "safe", "--input", "out", "--audit-log", "log", "--json")
 
     found = call(*decrypt, "--as", "anna", "-o", "y.npz")
     assert list(found.document["outputs"]) == list(found.document["raw_outputs"]) == ["risk"]
@@ -106,7 +109,9 @@ def test_decrypt_gives_what_is_granted(place: Path, call: Caller) -> None:
     assert Path("y.npz").stat().st_mode & 0o777 == 0o600
     with np.load("y.npz") as stored:
         assert stored.files == ["risk"]
-    assert decisions(Path("log")) == [("decrypt", "output:risk", "allow")]
+    # Then those who evaluated are asked for, envelope by envelope.
+    sent = ("evaluate", "program", "allow")
+    assert decisions(Path("log")) == [("decrypt", "output:risk", "allow"), sent, sent]
 
     found = call(*decrypt, "--as", "bill")
     assert np.abs(np.array(found.document["outputs"]["cost"]) - expected(place, SIDE)).max() < 1e-3
@@ -115,7 +120,7 @@ def test_decrypt_gives_what_is_granted(place: Path, call: Caller) -> None:
     assert "left out" not in found.err
     found = call(*decrypt, "--as", "carl", "--only", "cost")
     assert list(found.document["outputs"]) == ["cost"]
-    assert decisions(Path("log"))[-1] == ("decrypt", "output:cost", "allow")
+    assert decisions(Path("log"))[-3:] == [("decrypt", "output:cost", "allow"), sent, sent]
 
 
 def test_decrypt_refuses_before_anything_is_read(place: Path, call: Caller) -> None:

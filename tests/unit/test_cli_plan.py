@@ -136,7 +136,7 @@ def test_the_line_is_part_of_the_report(place: Path, call: Caller) -> None:
 
 def test_unmasked_refreshes_need_a_key_holder_who_owns_the_model(place: Path, call: Caller) -> None:
     told = call(*COMPILE, "--mask-bits", 0, code=1).err
-    assert "user 'owner' may hold key:secret (owner) and does not own the model" in told
+    assert "role 'owner' may hold key:secret (owner) and does not own the model" in told
     assert "approximating" not in told
     call(*COMPILE, "--mask-bits", 0, "--refresh", "never")
     assert not call("inspect", "b", "--json").document["refreshes"]

@@ -29,7 +29,7 @@ def place(tmp_path: Path, call: Caller, monkeypatch: pytest.MonkeyPatch) -> Path
         "--degree", 7, "--precision", 0.1, "--json",
     )  # fmt: skip
     assert found.document["refreshes"] >= 1
-    call("keygen", "b", "-o", "keys")
+    call("keygen", "b", "-o", "keys", "--secret-dir", "vault")
     call("encrypt", "b", "--keys", "keys/public", "--input", "x.npz", "-o", "in.hect")
     return tmp_path
 
@@ -48,7 +48,7 @@ def test_refreshes_go_by_files(place: Path, call: Caller) -> None:
         request, state = step.document["request"], step.document["state"]
         assert Path(state).stat().st_mode & 0o077 == 0
         assert not (place / "out.hect").exists()
-        call("refresh", "b", "--keys", "keys/secret", "--input", request, "-o", "response")
+        call("refresh", "b", "--keys", "vault", "--input", request, "-o", "response")
         # Two samples are two evaluations, whose requests travel in one file.
         for file, bytes_ in ((request, "request_bytes"), ("response", "response_bytes")):
             predicted = 2 * plan[rounds - 1][bytes_]
@@ -59,7 +59,7 @@ def test_refreshes_go_by_files(place: Path, call: Caller) -> None:
     document = call("inspect", "b", "--json").document
     assert rounds == document["refreshes"]
     assert not (place / "out.hect.state").exists()
-    found = call("decrypt", "b", "--keys", "keys/secret", "--input", "out.hect", "--json").document
+    found = call("decrypt", "b", "--keys", "vault", "--input", "out.hect", "--json").document
     with np.load(place / "x.npz") as stored:
         expected = plain_mlp(LAYERS, stored["x"])
     worst = np.abs(np.array(found["raw_outputs"]["y"]) - expected).max()
@@ -69,7 +69,7 @@ def test_refreshes_go_by_files(place: Path, call: Caller) -> None:
 def test_a_request_is_told_and_guarded(place: Path, call: Caller) -> None:
     words = ("evaluate", "b", "--keys", "keys/evaluation", "-o", "out.hect", "--input", "in.hect")
     assert "have out.hect.request answered" in call(*words).out
-    ask = ("refresh", "b", "--keys", "keys/secret", "--input", "out.hect.request", "-o", "r")
+    ask = ("refresh", "b", "--keys", "vault", "--input", "out.hect.request", "-o", "r")
     assert "Access Denied" in call(*ask, "--as", "cloud", code=3).err
     assert not (place / "r").exists()
     resume = ("evaluate", "b", "--keys", "keys", "-o", "o", "--resume", "out.hect.state")
@@ -90,7 +90,7 @@ def test_a_used_state_is_removed_under_whatever_name_it_goes_on(place: Path, cal
             break
         request, state = place / step.document["request"], place / step.document["state"]
         assert left == {request, state}
-        call("refresh", "b", "--keys", "keys/secret", "--input", request, "-o", "response")
+        call("refresh", "b", "--keys", "vault", "--input", request, "-o", "response")
         states.append(state)
         words = ["--resume", state, "--response", "response"]
     assert len(states) >= 1

@@ -1,63 +1,108 @@
+"""The form of envelopes: what is read back, what is refused, and when a signature is asked for."""
+
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from hecompile.access.identity import generate_identity
 from hecompile.errors import IntegrityError
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.envelope import (
     Envelope,
-    Header,
-    Kind,
-    new_session,
+    envelope_limit,
     open_envelope,
     read_header,
     seal_envelope,
 )
+from hecompile.runtime.header import Header, Kind, new_session
+from hecompile.runtime.inspection import OpenInspector, admission_of
 from hecompile.runtime.serial import ciphertext_limit
 from hecompile.runtime.spec import CipherSpec
+from tests.attacks.senders import Pieces, random_ciphertext
 
 PARAMETERS = Parameters(4096, (36, 30, 40), 30)
 CONTRACT = (CipherSpec("a", 8, 1, 2.0**30), CipherSpec("b", 8, 0, 2.0**30))
+FIELDS = ("input:a", "input:b")
 HEADER = Header(Kind.INPUT, "f" * 64, "0" * 64, new_session(), 3, manifest="3" * 64)
-BLOBS = (os.urandom(500), os.urandom(300))
+BLOBS = tuple(random_ciphertext(PARAMETERS, cipher) for cipher in CONTRACT)
+ANNA = generate_identity("anna")
 
 
-def reopen(data: bytes, expected: Header = HEADER) -> Envelope:
-    return open_envelope(data, expected, CONTRACT, PARAMETERS, "the input")
+class Recorder(OpenInspector):
+    """Knows one key, and notes what it was asked, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def signing_key(self, header: Header, what: str) -> Ed25519PublicKey | None:
+        self.asked.append("key")
+        return ANNA.key.private.public_key()
+
+    def admit(self, header: Header, what: str) -> None:
+        self.asked.append("admit")
+
+    def consume(self, header: Header, what: str) -> None:
+        self.asked.append("consume")
+
+
+def reopen(
+    data: bytes, expected: Header = HEADER, admission: Recorder | OpenInspector | None = None
+) -> Envelope:
+    return open_envelope(
+        data,
+        expected,
+        CONTRACT,
+        PARAMETERS,
+        "the input",
+        admission=admission or OpenInspector(),
+        fields=FIELDS,
+    )
 
 
 def sealed() -> bytes:
-    return seal_envelope(HEADER, CONTRACT, BLOBS)
+    return seal_envelope(HEADER, CONTRACT, BLOBS, ANNA, fields=FIELDS)
 
 
 def rewritten(**changes: Any) -> bytes:
     """The envelope with its header changed and everything else consistent."""
-    data = sealed()
-    length = int.from_bytes(data[6:10], "little")
-    header = json.loads(data[10 : 10 + length])
+    pieces = Pieces.of(sealed())
     for path, value in changes.items():
         *places, last = path.split("__")
-        target = header
+        target: Any = pieces.header
         for place in places:
             target = target[int(place) if place.isdigit() else place]
         target[last] = value
-    text = json.dumps(header).encode()
-    return data[:6] + len(text).to_bytes(4, "little") + text + data[10 + length :]
+    return pieces.joined(ANNA)
+
+
+def stated(header: Header) -> Header:
+    """What was asked to be sealed, without what sealing adds."""
+    return replace(header, user="", signer="", created="", expires="", nonce="", digest="")
 
 
 def test_round_trip() -> None:
-    opened = reopen(sealed())
-    assert opened == Envelope(HEADER, BLOBS)
-    assert read_header(sealed()) == HEADER
+    admission = Recorder()
+    opened = reopen(sealed(), admission=admission)
+    assert (stated(opened.header), opened.ciphertexts) == (HEADER, BLOBS)
+    assert (opened.header.user, opened.header.signer) == ("anna", ANNA.keyid)
+    assert admission.asked == ["key", "admit", "consume"]
+    assert stated(read_header(sealed())) == HEADER
 
 
 def test_two_envelopes_of_one_content_differ() -> None:
-    assert sealed() != sealed()
+    first, second = read_header(sealed()), read_header(sealed())
+    assert first.nonce != second.nonce
+    assert first.digest != second.digest
+
+
+def test_a_lifetime_is_stated() -> None:
+    data = seal_envelope(HEADER, CONTRACT, BLOBS, lifetime=60)
+    created, expires = read_header(data).span
+    assert (expires - created).total_seconds() == 60
 
 
 @pytest.mark.parametrize(
@@ -80,33 +125,42 @@ def test_two_envelopes_of_one_content_differ() -> None:
     ],
 )
 def test_another_envelope_is_refused(changes: dict[str, Any], message: str) -> None:
+    admission = Recorder()
     with pytest.raises(IntegrityError, match=message.replace("...", r"\.\.\.")) as caught:
-        reopen(sealed(), replace(HEADER, **changes))
+        reopen(sealed(), replace(HEADER, **changes), admission)
     assert caught.value.exit_code == 4
+    assert not admission.asked
 
 
 def test_an_empty_session_takes_any() -> None:
-    assert reopen(sealed(), replace(HEADER, session="")).header == HEADER
+    assert stated(reopen(sealed(), replace(HEADER, session="")).header) == HEADER
 
 
 def test_every_truncation_is_refused() -> None:
     data = sealed()
-    for length in range(0, len(data), 7):
+    boundaries = {0, 4, 6, 10, len(data) - 1, len(data) - len(BLOBS[1])}
+    for length in sorted(boundaries | set(range(0, 2000, 7)) | set(range(0, len(data), 5003))):
         with pytest.raises(IntegrityError):
             reopen(data[:length])
 
 
-def test_every_flipped_byte_is_refused_or_names_nothing_that_matters() -> None:
-    data = sealed()
-    for place in range(len(data)):
+def test_every_flipped_byte_of_the_head_is_refused() -> None:
+    data, admission = sealed(), Recorder()
+    for place in range(len(data) - sum(map(len, BLOBS))):
         changed = bytearray(data)
         changed[place] ^= 0x15
-        try:
-            opened = reopen(bytes(changed))
-        except IntegrityError:
-            continue
-        # Only the time, the nonce and letters of them are not compared with anything.
-        assert opened == Envelope(HEADER, BLOBS)
+        with pytest.raises(IntegrityError):
+            reopen(bytes(changed), admission=admission)
+    assert "admit" not in admission.asked
+
+
+def test_a_refused_ciphertext_uses_nothing_up() -> None:
+    admission = Recorder()
+    changed = bytearray(sealed())
+    changed[-1] ^= 1
+    with pytest.raises(IntegrityError, match="b does not match its SHA-256"):
+        reopen(bytes(changed), admission=admission)
+    assert admission.asked == ["key", "admit"]
 
 
 def test_bytes_at_the_end_are_refused() -> None:
@@ -114,27 +168,66 @@ def test_bytes_at_the_end_are_refused() -> None:
         reopen(sealed() + b"x")
 
 
+def test_what_is_too_large_is_refused_unread() -> None:
+    data = sealed() + bytes(envelope_limit(PARAMETERS, CONTRACT))
+    with pytest.raises(IntegrityError, match="more than the program's ciphertexts take"):
+        reopen(data)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"ciphertexts": []}, "does not hold the 2 ciphertexts"),
         ({"ciphertexts__0__name": "c"}, "does not hold the 2 ciphertexts"),
+        ({"ciphertexts__0__field": "input:b"}, "field must be input:a for a"),
         ({"ciphertexts__0__level": 0}, "level must be 1 for a"),
         ({"ciphertexts__0__size": 0}, "size must be a whole number not below 1"),
-        ({"ciphertexts__0__size": 10**12}, "more than a ciphertext at level 1 has"),
-        ({"ciphertexts__1__size": 301}, "cut off in b"),
+        ({"ciphertexts__0__size": 10**12}, "size must be"),
+        ({"ciphertexts__1__size": 301}, "size must be"),
         ({"ciphertexts__1__sha256": "0" * 64}, "b does not match its SHA-256"),
         ({"samples": 0}, "samples must be"),
+        ({"samples": True}, "samples must be"),
         ({"kind": "gift"}, "kind must be one of"),
         ({"session": "../x"}, "session must be 32 hexadecimal digits"),
         ({"session": "A" * 32}, "session must be 32 hexadecimal digits"),
         ({"session": ""}, "session must be 32 hexadecimal digits"),
+        ({"nonce": "0" * 31}, "nonce must be 32 hexadecimal digits"),
+        ({"signer": "x"}, "signer must be 64 hexadecimal digits"),
+        ({"signer": ""}, "signer must be 64 hexadecimal digits"),
+        ({"user": "x" * 129}, "at most 128 characters"),
+        ({"created": "yesterday"}, "created must be a time"),
+        ({"expires": "2999-01-01"}, "expires must be a time"),
+        ({"expires": "2999-1-1T00:00:00Z"}, "expires must be a time"),
         ({"extra": 1}, "unknown key 'extra'"),
     ],
 )
 def test_headers_are_read_strictly(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(IntegrityError, match=message):
         reopen(rewritten(**changes))
+
+
+def test_a_header_has_one_spelling() -> None:
+    data = sealed()
+    length = int.from_bytes(data[6:10], "little")
+    text = data[10 : 10 + length].replace(b'{"ci', b'{ "ci', 1)
+    spaced = data[:6] + len(text).to_bytes(4, "little") + text + data[10 + length :]
+    with pytest.raises(IntegrityError, match="not written as hecompile writes it"):
+        reopen(spaced)
+
+
+def test_a_field_need_not_be_named_where_any_is_taken() -> None:
+    opened = open_envelope(
+        sealed(), HEADER, CONTRACT, PARAMETERS, "the input", admission=OpenInspector()
+    )
+    assert opened.ciphertexts == BLOBS
+
+
+def test_a_program_of_a_bundle_needs_an_inspector() -> None:
+    from hecompile.errors import UsageError
+
+    assert isinstance(admission_of(None, ""), OpenInspector)
+    with pytest.raises(UsageError, match="takes signed envelopes"):
+        admission_of(None, "3" * 64)
 
 
 def test_sizes_are_bounded_before_bytes_are_taken() -> None:
@@ -148,7 +241,8 @@ def test_foreign_bytes_are_refused(data: bytes) -> None:
         reopen(data)
 
 
-def test_a_newer_format_is_refused() -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_format_is_refused(version: int) -> None:
     data = sealed()
-    with pytest.raises(IntegrityError, match="format version 2"):
-        reopen(data[:4] + (2).to_bytes(2, "little") + data[6:])
+    with pytest.raises(IntegrityError, match=f"format version {version}"):
+        reopen(data[:4] + version.to_bytes(2, "little") + data[6:])

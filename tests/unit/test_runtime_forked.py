@@ -76,7 +76,11 @@ def exhaust() -> bytes:
         (crash, HecompileError, r"failed with ValueError: a fault \(test_runtime_forked.py, line"),
         (full, HecompileError, r"failed with OSError: \[Errno 28\] No space left"),
         (unread, ProgramError, "cannot be read"),
-        (exhaust, HecompileError, "not enough memory; use fewer workers"),
+        (
+            exhaust,
+            HecompileError,
+            "not enough memory; allow it more with --memory-limit, or use fewer",
+        ),
     ],
 )
 def test_what_goes_wrong_there_is_an_error_here(

@@ -1,0 +1,68 @@
+"""What of releases goes into the audit log beside the gate's own decisions: never a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hecompile.access.audit import AuditLog
+from hecompile.access.decide import Decision
+from hecompile.access.users import Users
+from hecompile.errors import AccessDeniedError, HecompileError
+from hecompile.runtime.release import Released
+
+
+class ReleaseLog:
+    """Takes down, for one bundle, what was released and what a budget or a range forbade."""
+
+    def __init__(self, log: AuditLog, users: Users | None, manifest: str) -> None:
+        """Write to `log` of the bundle whose manifest has this digest."""
+        self._log = log
+        self._users = users
+        self._manifest = manifest
+
+    def released(
+        self, decisions: Sequence[Decision], released: Released, envelopes: Sequence[str]
+    ) -> None:
+        """One entry for each output, before its value is handed over.
+
+        Args:
+            decisions: What was granted.
+            released: What is about to leave; only its number is noted, as a digest of so few bits
+                would give it away.
+            envelopes: Digests of the headers of the envelopes it comes from.
+
+        Raises:
+            AccessDeniedError: The log cannot be written.
+        """
+        for decision in decisions:
+            output = released.outputs[decision.request.obj.name]
+            rule = f"{decision.rule}; release {output.number} of {output.limit}"
+            self._append(decision, True, rule, envelopes)
+
+    def denied(self, decisions: Sequence[Decision], reason: str) -> None:
+        """One entry for each output that was granted and then not released."""
+        for decision in decisions:
+            self._append(decision, False, reason.removeprefix("Access Denied: "), ())
+
+    def _append(self, decision: Decision, allowed: bool, rule: str, digests: Sequence[str]) -> None:
+        asked = decision.request
+        user = self._users.user(asked.user) if self._users is not None else None
+        try:
+            self._log.append(
+                user=asked.user,
+                roles=user.roles if user is not None else (),
+                role=decision.role,
+                action=str(asked.action),
+                obj=str(asked.obj),
+                purpose=asked.purpose,
+                session=asked.session,
+                allowed=allowed,
+                rule=rule,
+                manifest_digest=self._manifest,
+                digests=digests,
+            )
+        except (OSError, HecompileError) as error:
+            raise AccessDeniedError(
+                f"Access Denied: {asked.obj} is not released, because that cannot be logged:"
+                f" {error}"
+            ) from error
