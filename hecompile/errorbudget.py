@@ -18,6 +18,14 @@ from hecompile.passbase import UNSEEN_FACTOR
 SCARCE_SAMPLES = 8
 """With as few calibration samples as this, errors on unseen ones are taken to be twice as large."""
 
+STRETCH = 1.1
+"""How much farther from the mean samples are taken to lie that calibration did not see.
+
+Each calibration sample counts twice, as it is and drawn away from the mean by this factor: a
+polynomial's error grows steeply beyond its fitted range, so that a few unseen samples there exceed
+any multiple of the errors within it.
+"""
+
 _FLOAT32_ROUNDING = 16 * 2.0**-24
 """Relative rounding that a model's own float32 arithmetic is allowed at least."""
 
@@ -67,7 +75,7 @@ class Reference:
     """What the model itself answers on all calibration samples, computed once.
 
     Attributes:
-        samples: by input label, those held back included.
+        samples: by input label, those held back included, followed by the same ones stretched.
         answers: raw outputs by label, (S, *shape).
         count: number of samples fitted on.
         magnitude: largest output.
@@ -88,7 +96,15 @@ class Reference:
         magnitude = max(float(np.abs(y).max()) for y in exact.values())
         rounding = _rounding_of_singles(original, everything, exact)
         room = max(_FLOAT32_ROUNDING * magnitude, rounding)
-        return cls(everything, exact, samples.count, magnitude, room)
+        wider = {label: _stretched(array) for label, array in everything.items()}
+        beyond = run_tensor(original, wider)
+        return cls(
+            {label: np.concatenate([everything[label], wider[label]]) for label in everything},
+            {label: np.concatenate([exact[label], beyond[label]]) for label in exact},
+            samples.count,
+            magnitude,
+            room,
+        )
 
     def budget(self, polynomial: Program) -> ErrorBudget:
         """Compare the model with its polynomial form."""
@@ -96,6 +112,12 @@ class Reference:
             error = output_error(self.answers, run_tensor(polynomial, self.samples))
         unseen = UNSEEN_FACTOR * (1 + SCARCE_SAMPLES / self.count)
         return ErrorBudget(unseen * error.max, self.rounding, self.magnitude)
+
+
+def _stretched(array: Array) -> Array:
+    """Samples (S, *shape) drawn away from their mean by `STRETCH`."""
+    mean = array.mean(axis=0)
+    return np.asarray(mean + STRETCH * (array - mean))
 
 
 def _rounding_of_singles(

@@ -180,6 +180,8 @@ def held_out_text(test: TestSet) -> str:
         ("compiled program (slot interpreter)", f"{test.compiled_accuracy:.1%}"),
         ("accuracy lost", f"{test.points_lost:.1f} points"),
         ("largest difference of a logit", f"{test.largest_difference:.2e}"),
+        ("beats outside the calibrated ranges", f"{test.warned}, the client warns of each"),
+        ("largest difference among those", f"{test.largest_warned:.2e}, not promised"),
         ("values outside the fitted ranges", f"{test.outside:.3%}"),
     ]
     return console.table(rows, indent="   ")

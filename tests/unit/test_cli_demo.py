@@ -83,7 +83,7 @@ def test_options_are_checked_first(
 def held_out(
     plain: float = 0.97, compiled: float = 0.96, difference: float = 0.1
 ) -> demo_module.TestSet:
-    return demo_module.TestSet(1000, 0.58, plain, compiled, difference, 0.0)
+    return demo_module.TestSet(1000, 0.58, plain, compiled, difference, 14, 1.0, 0.0)
 
 
 def test_promises_kept_are_no_failures() -> None:
