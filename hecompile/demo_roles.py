@@ -19,6 +19,7 @@ from hecompile.access.audit import AuditEntry, AuditLog, read_audit
 from hecompile.access.checkpoints import known_audit_keys
 from hecompile.access.decide import Gate, PolicyIndex
 from hecompile.access.identity import load_identity
+from hecompile.access.key_cards import KeyInspector
 from hecompile.access.objects import AUDIT, Action, Scope
 from hecompile.access.state import State
 from hecompile.access.trust import TrustStore
@@ -137,9 +138,13 @@ class Hospital:
         return open_bundle(self.bundle, user=user, audit=self.log, purpose=purpose)
 
     def make_keys(self) -> None:
-        """Let the vault make the keys; the secret one goes to a folder of its own."""
+        """Let the vault make the keys, and the security officer register those handed out.
+
+        The secret one goes to a folder of its own.
+        """
         vault = self.acting(self.user("custodian"))
         vault.keygen(self.keys, self.progress, secret_folder=self.vault)
+        self.acting(self.user("security-officer")).register(self.keys)
 
     def evaluate(self, beats: NDArray[Any]) -> Evaluated:
         """Send beats through technician, evaluator and vault."""
@@ -159,6 +164,7 @@ class Hospital:
             self.keys / "evaluation",
             progress=self.progress,
             identity=load_identity(cloud),
+            cards=KeyInspector(manifest, users),
             inspector=Inspector(manifest, users, State(), gate),
         )
         with process:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -135,35 +137,115 @@ def atomic_directory(path: str | Path, overwrite: bool = False) -> Iterator[Path
 
     On any failure, Ctrl-C included, what was written is removed and `path` is as it was. Where an
     existing folder is replaced, it steps aside, and comes back if the new one cannot take its
-    name.
+    name. Until then everything lies in a folder beside `path` that is closed to others (mode 0700).
+    What a killed process left there is cleared away by the next call for the same `path`.
 
     Args:
         path: The folder to make; its parent must exist.
         overwrite: Replace a folder of that name. A file of that name is never replaced.
 
     Yields:
-        An empty folder beside `path`, on the same file system.
+        An empty folder on the same file system.
 
     Raises:
         InputError: `path` exists and `overwrite` is not set, or the operating system refuses.
     """
     target = Path(path)
+    _clear_leftovers(target)
     _check_free(target, overwrite)
-    temporary = _beside(target)
-    try:
+    with _workshop(target) as workshop:
+        new = workshop / _NEW
         try:
-            temporary.mkdir()
+            new.mkdir()
         except OSError as error:
             raise cannot_write(target, error) from error
-        yield temporary
+        yield new
         try:
-            _sync_tree(temporary)
+            _sync_tree(new)
             _check_free(target, overwrite)
-            _take_name(temporary, target)
+            _take_name(new, target)
         except OSError as error:
             raise cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+_NEW, _OLD = "new", "old"
+"""In the folder beside: what is being made, and what it replaces."""
+
+
+@contextlib.contextmanager
+def _workshop(target: Path) -> Iterator[Path]:
+    """A folder of one's own beside `target`, locked as long as this process lives."""
+    while True:
+        place = _beside(target)
+        try:
+            place.mkdir(mode=0o700)
+            descriptor = os.open(place, _FOLDER_FLAGS)
+        except FileNotFoundError as error:
+            if target.parent.is_dir():
+                continue
+            raise cannot_write(target, error) from error
+        except OSError as error:
+            raise cannot_write(target, error) from error
+        try:
+            # Another process may have taken it for a leftover before it was locked.
+            if not _locked(descriptor, place, unlockable=True):
+                continue
+            try:
+                yield place
+            finally:
+                _clear(place, target)
+            return
+        finally:
+            os.close(descriptor)
+
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _locked(descriptor: int, place: Path, *, unlockable: bool = False) -> bool:
+    """Lock a folder; False where another process has it, or it is no longer the one of that name.
+
+    Args:
+        descriptor: Of the folder; the lock goes when it is closed, be it by the process's death.
+        place: Its name.
+        unlockable: The answer where the file system knows no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return unlockable
+    try:
+        return os.path.samestat(os.fstat(descriptor), place.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Remove what killed processes left beside `target`; what they had put aside comes back."""
+    pattern = re.compile(rf"\.{re.escape(target.name[:100])}\.[0-9a-f]{{16}}\.partial")
+    with contextlib.suppress(OSError):
+        for place in list(target.parent.iterdir()):
+            if pattern.fullmatch(place.name) is None:
+                continue
+            # Files of that name, links and what is closed to this user are none of ours.
+            with contextlib.suppress(OSError):
+                descriptor = os.open(place, _FOLDER_FLAGS)
+                try:
+                    own = os.fstat(descriptor).st_uid == os.geteuid()
+                    if own and _locked(descriptor, place):
+                        if (place / _OLD).exists() and not os.path.lexists(target):
+                            (place / _OLD).rename(target)
+                        _clear(place, target)
+                finally:
+                    os.close(descriptor)
+
+
+def _clear(place: Path, target: Path) -> None:
+    """Remove a folder beside `target`, unless it holds the only copy of what was replaced."""
+    if os.path.lexists(target) or not (place / _OLD).exists():
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _beside(target: Path) -> Path:
@@ -181,23 +263,20 @@ def _check_free(target: Path, overwrite: bool) -> None:
         raise InputError(f"{target} is not a folder and is not replaced; name another place")
 
 
-def _take_name(temporary: Path, target: Path) -> None:
+def _take_name(new: Path, target: Path) -> None:
     if not target.exists():
-        temporary.rename(target)
+        new.rename(target)
         _sync_folder(target.parent)
         return
-    aside = _beside(target)
+    aside = new.with_name(_OLD)
     try:
         target.rename(aside)
-        temporary.rename(target)
+        new.rename(target)
         _sync_folder(target.parent)
     except BaseException:
         if aside.exists() and not target.exists():
             aside.rename(target)
         raise
-    finally:
-        if target.exists():
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync_tree(folder: Path) -> None:

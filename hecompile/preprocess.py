@@ -23,6 +23,7 @@ from hecompile.errors import InputError
 from hecompile.files import cannot_read
 from hecompile.preprocess_steps import (
     CapOutliers,
+    Crop,
     MeanImpute,
     SequenceWindows,
     Standardise,
@@ -32,6 +33,7 @@ from hecompile.preprocess_steps import (
 __all__ = [
     "STEPS",
     "CapOutliers",
+    "Crop",
     "MeanImpute",
     "SequenceWindows",
     "Standardise",
@@ -50,7 +52,7 @@ FORMAT = "hecompile-preprocess"
 VERSION = 1
 
 STEPS: Mapping[str, type[Step]] = {
-    kind.name: kind for kind in (MeanImpute, CapOutliers, Standardise, SequenceWindows)
+    kind.name: kind for kind in (MeanImpute, CapOutliers, Standardise, Crop, SequenceWindows)
 }
 
 

@@ -208,6 +208,47 @@ class Standardise(_PerChannel):
 
 
 @dataclass(frozen=True)
+class Crop:
+    """Cut every series (S, channels, T) to its first samples: one row of a sample, whatever T is.
+
+    Attributes:
+        length: samples kept.
+    """
+
+    name: ClassVar[str] = "crop"
+    length: int
+
+    def __post_init__(self) -> None:
+        if not is_whole(self.length) or self.length < 1:
+            raise InputError(
+                f"crop: `length` must be a whole number of at least 1, not {self.length!r}"
+            )
+
+    @classmethod
+    def fit(cls, train: RealArray, length: int) -> Self:
+        """Check that the training series are long enough."""
+        made = cls(length)
+        made.shape_after(real_array(cls.name, train).shape)
+        return made
+
+    def __call__(self, x: RealArray) -> FloatArray:
+        """Return the first samples of every series, (S, channels, length)."""
+        values = real_array(self.name, x)
+        self.shape_after(values.shape)
+        check_finite(self.name, values, allow_nan=True)
+        return values[:, :, : self.length]
+
+    def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return (S, channels, length) for (S, channels, T)."""
+        if len(shape) != 3 or shape[2] < self.length:
+            raise InputError(
+                f"crop: expected an array (samples, channels, time) with {self.length} samples of "
+                f"time at least, got shape {shape}"
+            )
+        return (*shape[:2], self.length)
+
+
+@dataclass(frozen=True)
 class SequenceWindows:
     """Cut a series (S, channels, T) into windows (S·windows, channels, length).
 

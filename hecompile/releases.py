@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -27,8 +28,11 @@ from hecompile.ir.tensor_ops import Output, tensor_type
 from hecompile.passbase import DEFAULT_NOISE
 from hecompile.precision import OutputNoise
 
-_SPARE = 0.95
+_SPARE: Final = 0.95
 """Share of the largest flooding noise that is aimed at, for later estimates see more samples."""
+
+_SPAN: Final = 2.0
+"""Most width of the range that values may be released in, over their spread in calibration."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Publication:
     def noise_limit(self) -> float:
         """Largest noise of the output, as `OutputNoise.bound` gives it, that flooding can hide."""
         factor = flooding_factor(self.values, self.releases, self.flood_bits)
-        return _SPARE * self.largest_sigma / factor / tail_ratio(self.count, self.flood_bits)
+        return _SPARE * self.largest_sigma / factor / self._tail_ratio
 
     def plan(self, noise: OutputNoise) -> ReleasePlan:
         """How it is published by a program of this noise.
@@ -70,7 +74,7 @@ class Publication:
         Raises:
             CompileError: its flooding noise would spoil what is published.
         """
-        bound = noise.bound * tail_ratio(self.count, self.flood_bits)
+        bound = noise.bound * self._tail_ratio
         sigma = flooding_sigma(bound, self.values, self.releases, self.flood_bits)
         if not sigma <= self.largest_sigma:
             raise CompileError(f"{self.told}: {self.remedies(noise.bound)}")
@@ -84,7 +88,14 @@ class Publication:
             self.releases,
             sigma,
             min(steps, default=None),
+            _SPAN * self.spread + max(steps, default=0.0),
         )
+
+    @property
+    def _tail_ratio(self) -> float:
+        """From a noise of one evaluation to a bound that those of all releases keep."""
+        exposed = max(self.count, self.values * self.releases)
+        return tail_ratio(self.count, exposed, self.flood_bits)
 
     @property
     def told(self) -> str:

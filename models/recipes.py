@@ -39,6 +39,7 @@ from hecompile.models.train import (
 )
 from hecompile.preprocess import (
     CapOutliers,
+    Crop,
     MeanImpute,
     SequenceWindows,
     Standardise,
@@ -50,7 +51,7 @@ from hecompile.preprocess import (
 
 BUILT_IN = "ecg5000"
 MODELS = ("cnn-lstm", "mlp")
-ECG_WINDOW = (128, 128)
+ECG_LENGTH = 128
 OUTLIERS_Z = 3.0
 VALIDATION_FRACTION = 0.2
 FILES = {
@@ -257,7 +258,7 @@ def _plan(data: str, options: DataOptions | None) -> list[tuple[type[Step], Mapp
         plan.append((MeanImpute, {}))
     window = options.window if options else None
     if window is None and data == BUILT_IN:
-        window = ECG_WINDOW
+        plan.append((Crop, {"length": ECG_LENGTH}))
     if window is not None:
         plan.append((SequenceWindows, {"length": window[0], "step": window[1]}))
     return [*plan, (CapOutliers, {"z": OUTLIERS_Z}), (Standardise, {})]

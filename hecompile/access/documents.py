@@ -9,17 +9,18 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Sized
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from hecompile.access.names import name_fault, printable, shown
 from hecompile.access.records import Place
 from hecompile.errors import HecompileError, InputError
 from hecompile.files import cannot_read
 
 MAX_DOCUMENT_BYTES = 4 << 20
-MAX_NAME_LENGTH = 128
+_MAX_SUGGESTED = 128
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -37,7 +38,8 @@ class TomlLines:
 
     def __init__(self, text: str) -> None:
         """Note the first line of every table and key in `text`."""
-        self._lines = text.splitlines()
+        # As TOML counts lines: other separators of Unicode are text like any other.
+        self._lines = text.split("\n")
         self._numbers: dict[Place, int] = {}
         table: Place = ()
         counts: dict[Place, int] = {}
@@ -90,28 +92,43 @@ class DocumentReader:
 
     def complain(self, place: Place, message: str) -> HecompileError:
         """The error for a place."""
-        return InputError(f"{self.where(place)}: {message}")
+        return self.fault(self.where(place), message)
+
+    def fault(self, where: str, message: str) -> InputError:
+        """The error at a file and line, with nothing in it that steers a terminal."""
+        return InputError(f"{where}: {printable(message)}")
 
     def word(self, words: type[E], text: str, place: Place) -> E:
         """One of a set of words."""
         if text in tuple(words):
             return words(text)
-        raise InputError(
-            f"{self.where(place, text)}: unknown {words.__name__.lower()} '{text}'"
-            f"{suggestion(text, words)}; use one of {', '.join(words)}"
+        raise self.fault(
+            self.where(place, text),
+            f"unknown {words.__name__.lower()} '{shown(text)}'{suggestion(text, words)}; "
+            f"use one of {', '.join(words)}",
         )
 
     def check_name(self, name: str, place: Place) -> None:
         """Refuse what cannot name a role, a user or a purpose."""
-        if (
-            not name
-            or len(name) > MAX_NAME_LENGTH
-            or name != name.strip()
-            or not name.isprintable()
-        ):
+        if fault := name_fault(name):
+            raise self.complain(place, f"{name[:80]!r} is not a usable name: it {fault}")
+
+    def check_distinct(self, place: Place, items: Sequence[str]) -> None:
+        """Refuse a list that names something twice."""
+        seen: set[str] = set()
+        for item in items:
+            if item in seen:
+                raise self.complain(
+                    place, f"{'.'.join(place)} names '{shown(item)}' twice; keep one"
+                )
+            seen.add(item)
+
+    def check_count(self, place: Place, items: Sized, most: int) -> None:
+        """Refuse a list or table of more than `most` entries."""
+        if len(items) > most:
             raise self.complain(
                 place,
-                f"{name!r} is not a usable name; take 1 to {MAX_NAME_LENGTH} printable characters",
+                f"{'.'.join(place)} has {len(items)} entries, more than {most}; leave some out",
             )
 
 
@@ -123,6 +140,8 @@ def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
         known: What could have been meant.
         prefix: Put before what is proposed.
     """
+    if len(word) > _MAX_SUGGESTED:
+        return ""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean '{prefix}{near[0]}'?)" if near else ""
 

@@ -103,8 +103,19 @@ def _denied(policy: Policy, users: Users | None, decision: Decision) -> Explanat
     user = users.user(asked.user) if users is not None else None
     paths = role_paths(policy, user.roles) if user is not None else {}
     nearest = [_told(number, one, asked, paths) for number, one in covering]
-    return Explanation(
-        decision, nearest=tuple(nearest), remedy=_remedy(policy, users, asked, covering)
+    remedy = _purpose_unknown(policy, asked.purpose) + _remedy(policy, users, asked, covering)
+    return Explanation(decision, nearest=tuple(nearest), remedy=remedy)
+
+
+def _purpose_unknown(policy: Policy, purpose: str) -> str:
+    """That the policy knows no such purpose; empty if it does, or none was stated."""
+    if not purpose or purpose in policy.purposes:
+        return ""
+    known = ", ".join(policy.purposes)
+    told = f"its purposes are {known}" if known else "it names none"
+    return (
+        f"'{purpose}' is not a purpose of this policy{suggestion(purpose, policy.purposes)}, "
+        f"{told}; "
     )
 
 
@@ -140,7 +151,8 @@ def _remedy(
     user = users.user(asked.user)
     known = [one.name for one in users.users]
     if user is None:
-        who = f"put user '{asked.user}' into the users document{suggestion(asked.user, known)}"
+        near = suggestion(asked.user, known)
+        who = f"put user '{asked.user}' into the users document{near} with"
     else:
         who = f"give '{asked.user}' in the users document"
     fitting_now = [one for _, one in covering if one.fits(asked.scope, asked.purpose)]
@@ -157,9 +169,19 @@ def _remedy(
             return f"{other}: '{asked.user}' may not have it: {reason}"
         return f"{who} the role '{role}', or one that inherits it"
     return (
-        f"no role may {asked.action} {asked.obj}: add a permission with that action and object to "
-        "the policy"
+        f"no role may {asked.action} {asked.obj}{_near_object(policy, asked)}: add a permission "
+        "with that action and object to the policy"
     )
+
+
+def _near_object(policy: Policy, asked: Request) -> str:
+    """An object of the policy that is spelt much like one that it does not name."""
+    named = {str(obj): obj for one in policy.permissions for obj in one.objects}
+    named |= {str(obj): obj for obj in policy.unused}
+    if str(asked.obj) in named:
+        return ""
+    near = [obj.name for obj in named.values() if obj.kind is asked.obj.kind]
+    return suggestion(asked.obj.name, near, f"{asked.obj.kind}:")
 
 
 def _forbidden(policy: Policy, users: Users, user: UserEntry | None, role: str) -> str:

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from hecompile.access.signing import SigningKey
+from hecompile.access.signing import SigningKey, default_key_path
 from hecompile.access.user_entries import Users, key_text
-from hecompile.errors import AccessDeniedError, InputError
+from hecompile.errors import AccessDeniedError, HecompileError, InputError
 from hecompile.files import atomic_write_bytes, config_home, private_folder
 
 IDENTITIES_FOLDER = "identities"
@@ -81,14 +81,6 @@ def identity_path(user: str, home: str | Path | None = None) -> Path:
     return folder / IDENTITIES_FOLDER / f"{user}.pem"
 
 
-def has_identity(user: str, home: str | Path | None = None) -> bool:
-    """Whether a user's identity is on this machine; a name that cannot have one has none."""
-    try:
-        return identity_path(user, home).is_file()
-    except (InputError, OSError):
-        return False
-
-
 def load_identity(user: str, home: str | Path | None = None) -> Identity:
     """A user's identity from this machine.
 
@@ -109,6 +101,25 @@ def load_identity(user: str, home: str | Path | None = None) -> Identity:
     return Identity(user, SigningKey.load(path))
 
 
+def own_signer(path: str | Path | None = None) -> SigningKey:
+    """The key that signs manifests and users documents on this machine.
+
+    Args:
+        path: The key's file, by default `signing.pem` in the user's settings folder.
+
+    Raises:
+        InputError: There is none yet, or the file holds no Ed25519 key.
+        IntegrityError: Other users of the machine may read or change the file.
+    """
+    place = Path(path) if path is not None else default_key_path()
+    if path is None and not os.path.lexists(place):
+        raise InputError(
+            f"there is no signing key on this machine yet ({place}); make one with `hecompile "
+            "identity signer -o KEY.pub`, and hand KEY.pub to those who are to trust what it signs"
+        )
+    return SigningKey.load(place)
+
+
 def acting_identity(user: str, users: Users | None, home: str | Path | None = None) -> Identity:
     """The identity in whose name somebody acts here: that of the users document, no other.
 
@@ -121,9 +132,8 @@ def acting_identity(user: str, users: Users | None, home: str | Path | None = No
         home: The settings folder, by default the user's own.
 
     Raises:
-        AccessDeniedError: The document does not know the user, or by another key or by none.
-        InputError: The identity is not on this machine, or the file holds no Ed25519 key.
-        IntegrityError: Other users of the machine may read or change the file.
+        AccessDeniedError: The document does not know the user, or by another key or by none; or
+            the identity is not on this machine, cannot be read, or is open to others.
     """
     entry = users.user(user) if users is not None else None
     if entry is None:
@@ -131,7 +141,10 @@ def acting_identity(user: str, users: Users | None, home: str | Path | None = No
             f"Access Denied: user {user!r} is not in the users document; have it signed with one "
             "that names the user (`hecompile users sign`)"
         )
-    identity = load_identity(user, home)
+    try:
+        identity = load_identity(user, home)
+    except HecompileError as error:
+        raise AccessDeniedError(f"Access Denied: {error}") from error
     if entry.key != identity.public_bytes:
         other = "no key" if entry.key is None else "another key"
         raise AccessDeniedError(

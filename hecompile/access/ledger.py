@@ -2,31 +2,40 @@
 
 The ledger is a file in the secret key's folder. A release is on the disk before its value is given
 away, so that a crash in between loses the value and not the count; of two that race for the last
-unit one is refused. A ledger that was put back from an older copy is found out where the machine's
-state (`access.state`) knows a higher count. Whoever restores both the folder and that state, or
-takes the folder to a machine that has never used it, is not found out: rotate the key then.
+unit one is refused. A ledger that was put back from an older copy, or copies of one that are used
+side by side, are found out where the machine's state (`access.state`) knows a higher count: a lock
+beside it is held from the look at that count until it is raised. Whoever restores both the folder
+and that state, or takes the folder to a machine that has never used it, is not found out: rotate
+the key then.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import math
+import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hecompile.access.state import Database, State
 from hecompile.errors import AccessDeniedError, InputError, IntegrityError
+from hecompile.files import cannot_write, private_folder
 
 LEDGER_FILE: Final = "releases.db"
 ROUNDING: Final = 1e-9
 """Relative excess over a privacy budget that sums of doubles may show."""
 
+_LOCK_FILE: Final = "releases.lock"
+_VERSION: Final = 2
 _SCHEMA: Final = (
     "CREATE TABLE owner (key_id TEXT NOT NULL)",
     "CREATE TABLE spent (rule TEXT NOT NULL, output TEXT NOT NULL, units INTEGER NOT NULL,"
     " rho REAL NOT NULL, session TEXT NOT NULL, PRIMARY KEY (rule, output)) WITHOUT ROWID",
+    f"PRAGMA user_version={_VERSION}",
 )
 
 
@@ -36,9 +45,10 @@ class Charge:
 
     Attributes:
         output: Name of the output.
-        rule: Which permission grants it; its budget is counted over all outputs.
+        rule: Which permission grants it, one name for it by whatever path of inheritance; its
+            budget is counted over all outputs.
         limit: Most releases under this permission and key.
-        units: Releases that this one counts for: one a person, or one a cohort.
+        units: Releases that this one counts for: one a row, or one a cohort.
         rho: Privacy loss of a differentially private release (zero-concentrated), else 0.
         total_rho: Most privacy loss of all releases under the key; None where `rho` is 0.
         key_limit: Most releases under the key, of all permissions; None for no limit of its own.
@@ -121,11 +131,12 @@ class ReleaseLedger:
             IntegrityError: The ledger is damaged, another key's, or an older copy.
             InputError: The ledger is missing or cannot be written.
         """
-        with self._database.transaction() as change:
-            self._check(change)
-            numbers = tuple(self._spend_one(change, charge, session) for charge in charges)
-            count = _total(change).releases
-        if self._state is not None:
+        if self._state is None:
+            return self._spend(charges, session, 0)[0]
+        # Copies of one ledger have each a lock of their own: this one is the machine's.
+        with _machine_lock(self._state.path.with_name(_LOCK_FILE)):
+            known = self._state.floor(self.key_id)
+            numbers, count = self._spend(charges, session, known)
             self._state.raise_floor(self.key_id, count)
         return numbers
 
@@ -136,11 +147,28 @@ class ReleaseLedger:
             IntegrityError: The ledger is damaged, another key's, or an older copy.
             InputError: The ledger is missing.
         """
+        known = self._state.floor(self.key_id) if self._state is not None else 0
         with self._database.transaction() as change:
-            self._check(change)
+            self._check(change, known)
             return _total(change, output)
 
-    def _check(self, change: sqlite3.Connection) -> None:
+    def _spend(
+        self, charges: Sequence[Charge], session: str, known: int
+    ) -> tuple[tuple[int, ...], int]:
+        """The numbers of the charges, and how many releases were made under the key with them."""
+        with self._database.transaction() as change:
+            self._check(change, known)
+            numbers = tuple(self._spend_one(change, charge, session) for charge in charges)
+            return numbers, _total(change).releases
+
+    def _check(self, change: sqlite3.Connection, known: int) -> None:
+        (version,) = change.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            raise IntegrityError(
+                f"the release ledger {self.path} was made by another version of hecompile (format"
+                f" {version}, not {_VERSION}); use that version, or make new keys with hecompile"
+                " keygen"
+            )
         owners = change.execute("SELECT key_id FROM owner").fetchall()
         if owners != [(self.key_id,)]:
             raise IntegrityError(
@@ -148,9 +176,6 @@ class ReleaseLedger:
                 " new keys with hecompile keygen"
             )
         found = _total(change)
-        if self._state is None:
-            return
-        known = self._state.floor(self.key_id)
         if found.releases < known:
             raise IntegrityError(
                 f"the release ledger {self.path} counts {found.releases} releases, but {known} were"
@@ -177,7 +202,9 @@ class ReleaseLedger:
                 raise AccessDeniedError(
                     f"Access Denied: releasing output '{charge.output}' would spend a privacy loss"
                     f" of rho = {charge.rho:.4g}, of which {max(0.0, most - total.rho):.4g} of"
-                    f" {most:.4g} is left under this key; make new keys with hecompile keygen"
+                    f" {most:.4g} is left under this key; new keys would not give any back, for"
+                    " what is told of the same persons under several keys adds up: ask the data"
+                    " protection officer"
                 )
         change.execute(
             "INSERT INTO spent VALUES (?, ?, ?, ?, ?) ON CONFLICT (rule, output) DO UPDATE SET"
@@ -186,6 +213,21 @@ class ReleaseLedger:
             (charge.rule, charge.output, charge.units, charge.rho, session),
         )
         return int(used) + charge.units
+
+
+@contextlib.contextmanager
+def _machine_lock(path: Path) -> Iterator[None]:
+    """Let one process and thread of this machine at a time count releases."""
+    private_folder(path.parent)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _total(change: sqlite3.Connection, output: str | None = None) -> Spent:

@@ -70,8 +70,6 @@ def _told(row: PermissionRow) -> str:
         terms.append(f"for {' or '.join(row.purposes)}")
     if duties.flood is not None:
         terms.append(f"flooded by {duties.flood} bits")
-    if not duties.log:
-        terms.append("not logged")
     return f"may {row.action} {row.object}: {', '.join(terms)}"
 
 

@@ -85,8 +85,6 @@ def obligations_to_json(obligations: Obligations) -> Table:
     table = _filled(flood=obligations.flood, round=obligations.round, budget=obligations.budget)
     if obligations.label_only:
         table["label_only"] = True
-    if not obligations.log:
-        table["log"] = False
     if obligations.dp is not None:
         noise = obligations.dp
         table["dp"] = {

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence, Sized
 
 from hecompile.access.documents import DocumentReader, suggestion
+from hecompile.access.names import shown
 from hecompile.access.objects import KEY_NAMES, Action, Enforcement, Kind, ObjectRef, Scope
-from hecompile.access.policy import Permission, Policy, Role
+from hecompile.access.policy import Permission, Policy, Role, role_paths
 from hecompile.access.policy_json import DEFAULT_ENVELOPE_SECONDS, POLICY_FORMAT
 from hecompile.access.records import Place, Record
 from hecompile.access.terms import (
@@ -26,14 +27,26 @@ from hecompile.access.terms import (
 from hecompile.errors import InputError
 
 FEWEST_FLOOD_BITS, MOST_FLOOD_BITS = 30, 60
-MOST_ROLES = 1000
-MOST_PERMISSIONS = 10_000
+MOST_ROLES = 300
+MOST_PERMISSIONS = 2000
 MOST_RELEASES = 2**32
 MOST_DAYS = 36525
 MOST_ENVELOPE_SECONDS = 366 * 86400
 FEWEST_PERSONS = 2
 MOST_AXIS = 7
+MOST_NAMED = 1000
+"""Entries of one list: roles, purposes, labels, objects."""
+MOST_INHERITED = 5000
+"""Entries of `inherits` in all roles together."""
+MOST_GRANTS = 20_000
+"""Actions times objects that all roles may do in effect, inheritance included."""
 
+_MOST = {
+    "roles": MOST_ROLES,
+    "permissions": MOST_PERMISSIONS,
+    "constraints": MOST_NAMED,
+    "labels": MOST_NAMED,
+}
 _LABEL = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 _CLEARANCE = re.compile(rf"\*|{_LABEL}(?:\.\*)?")
 _LABELS = re.compile(_LABEL)
@@ -56,13 +69,15 @@ class PolicyReader(DocumentReader):
         top = self._top(data)
         purposes = self._purposes(top)
         records = top.records("permissions", ("role", "actions", "objects"), _TERMS)
-        return Policy(
+        unused = top.texts("unused")
+        self._distinct(top, "unused", unused)
+        policy = Policy(
             roles=self._roles(top),
             permissions=tuple(
                 self._permission(record, number, purposes)
                 for number, record in enumerate(records, 1)
             ),
-            unused=tuple(self._object(text, ("unused",)) for text in top.texts("unused")),
+            unused=tuple(self._object(text, ("unused",)) for text in unused),
             constraints=tuple(
                 self._constraint(record)
                 for record in top.records("constraints", ("kind", "roles"), ("most",))
@@ -73,6 +88,29 @@ class PolicyReader(DocumentReader):
             envelope_seconds=self._envelope_seconds(top),
             purposes=purposes,
         )
+        self._check_size(policy)
+        return policy
+
+    def _check_size(self, policy: Policy) -> None:
+        """Refuse a policy whose proof and print would take long."""
+        own: dict[str, int] = {}
+        for permission in policy.permissions:
+            pairs = len(permission.actions) * len(permission.objects)
+            own[permission.role] = own.get(permission.role, 0) + pairs
+        edges = sum(len(role.inherits) for role in policy.roles)
+        if edges > MOST_INHERITED:
+            raise self.complain(
+                ("roles",), f"the roles inherit {edges} times, more than {MOST_INHERITED}"
+            )
+        grants = 0
+        for role in policy.roles:
+            grants += sum(own.get(name, 0) for name in role_paths(policy, (role.name,)))
+            if grants > MOST_GRANTS:
+                raise self.complain(
+                    ("permissions",),
+                    f"the roles may do more than {MOST_GRANTS} actions on objects in effect; leave "
+                    "some out, or write input:* and output:* for lists of names",
+                )
 
     def _top(self, data: object) -> Record:
         top = Record.open_table(data, (), self.complain)
@@ -95,24 +133,28 @@ class PolicyReader(DocumentReader):
             raise top.wrong(
                 "format", f"is {number}, but this version reads {POLICY_FORMAT}; upgrade hecompile"
             )
-        for table, most in (("roles", MOST_ROLES), ("permissions", MOST_PERMISSIONS)):
-            found = top.fields.get(table)
-            if not found:
+        for table in ("roles", "permissions"):
+            if not top.fields.get(table):
                 raise self.complain((table,), f"the policy has no {table}; add at least one")
-            if isinstance(found, Sized) and len(found) > most:
-                raise self.complain((table,), f"the policy has more than {most} {table}")
+        for table, most in _MOST.items():
+            found = top.fields.get(table)
+            if isinstance(found, Sized):
+                self.check_count((table,), found, most)
         return top
 
     def _purposes(self, top: Record) -> tuple[str, ...]:
         purposes = top.texts("purposes")
+        self._distinct(top, "purposes", purposes)
         for purpose in purposes:
             self.check_name(purpose, ("purposes",))
-        self._distinct(top, "purposes", purposes)
         return purposes
 
-    def _distinct(self, record: Record, field: str, items: Sequence[str]) -> None:
-        if repeated := next((item for item in items if items.count(item) > 1), None):
-            raise record.wrong(field, f"names '{repeated}' twice; keep one")
+    def _distinct(
+        self, record: Record, field: str, items: Sequence[str], most: int = MOST_NAMED
+    ) -> None:
+        place = (*record.place, field)
+        self.check_count(place, items, most)
+        self.check_distinct(place, items)
 
     def _roles(self, top: Record) -> tuple[Role, ...]:
         roles = []
@@ -120,13 +162,15 @@ class PolicyReader(DocumentReader):
         for name in names.fields:
             self.check_name(name, ("roles", name))
             role = names.record(name, optional=("description", "inherits", "clearance"))
-            clearance = role.texts("clearance")
+            clearance, inherits = role.texts("clearance"), role.texts("inherits")
+            self._distinct(role, "clearance", clearance)
+            self._distinct(role, "inherits", inherits)
             for text in clearance:
                 self._check_label(text, (*role.place, "clearance"), _CLEARANCE)
             roles.append(
                 Role(
                     name,
-                    role.texts("inherits"),
+                    inherits,
                     role.text("description", ""),
                     self.where(role.place),
                     clearance,
@@ -136,6 +180,8 @@ class PolicyReader(DocumentReader):
 
     def _permission(self, record: Record, number: int, purposes: Sequence[str]) -> Permission:
         place = record.place
+        for field in ("actions", "objects"):
+            self._distinct(record, field, record.texts(field))
         actions = tuple(
             self.word(Action, text, (*place, "actions")) for text in record.texts("actions")
         )
@@ -177,14 +223,14 @@ class PolicyReader(DocumentReader):
         found = record.texts("purpose")
         if not found:
             raise record.wrong("purpose", "is empty; leave it out to grant any purpose")
+        self._distinct(record, "purpose", found)
         for purpose in found:
             if purpose not in known:
-                place = (*record.place, "purpose")
-                raise InputError(
-                    f"{self.where(place, purpose)}: purpose '{purpose}' is not among the policy's"
-                    f"{suggestion(purpose, known)}; list it in 'purposes' at the top"
+                raise self.fault(
+                    self.where((*record.place, "purpose"), purpose),
+                    f"purpose '{shown(purpose)}' is not among the policy's"
+                    f"{suggestion(purpose, known)}; list it in 'purposes' at the top",
                 )
-        self._distinct(record, "purpose", found)
         return found
 
     def _obligations(self, record: Record, actions: Sequence[Action]) -> Obligations:
@@ -324,12 +370,13 @@ class PolicyReader(DocumentReader):
         try:
             return ObjectRef.parse(text)
         except InputError as error:
-            raise InputError(f"{self.where(place, text)}: {error}") from None
+            raise self.fault(self.where(place, text), str(error)) from None
 
     def _check_label(self, text: str, place: Place, form: re.Pattern[str]) -> None:
         if len(text) > _MAX_LABEL or form.fullmatch(text) is None:
             more = ", 'vitals.*' or '*'" if form is _CLEARANCE else ""
-            raise InputError(
-                f"{self.where(place, text)}: {text[:_MAX_LABEL]!r} is no label; write names with "
-                f"dots between them, such as 'vitals.hr'{more}"
+            raise self.fault(
+                self.where(place, text),
+                f"{text[:80]!r} is no label; write names with dots between them, such as "
+                f"'vitals.hr'{more}",
             )

@@ -14,16 +14,16 @@ from hecompile.access.policy import (
     Policy,
     Scope,
 )
-from hecompile.access.proof_keyview import raw_view, shows_ciphertexts
+from hecompile.access.proof_release import sends_ciphertexts, shown_bits
 from hecompile.access.proof_subjects import (
     ProgramFacts,
     Subject,
     acting_subjects,
+    is_hold,
     listed,
-    means,
     subjects_of,
 )
-from hecompile.access.release_plan import declassifications
+from hecompile.access.release_plan import KEY_SHARE, declassifications, key_bits
 from hecompile.access.users import Users
 
 _WITHOUT_USERS = (
@@ -37,8 +37,8 @@ def policy_warnings(
 ) -> tuple[str, ...]:
     """What a policy allows that rules cannot forbid.
 
-    Told are those who get unflooded values and, together with somebody who sees ciphertexts, could
-    compute the secret key; how little differential privacy about one person hides; and outputs
+    Told are those whose releases, together with somebody who chooses ciphertexts, could give much
+    of the secret key away; how little differential privacy about one person hides; and outputs
     whose training set is shown by grace of a stated guarantee.
 
     Args:
@@ -50,7 +50,7 @@ def policy_warnings(
         One sentence for each, with the remedy.
     """
     subjects = list(acting_subjects(policy, users))
-    found = [*_collusion_warnings(subjects), *_person_warnings(policy)]
+    found = [*_collusion_warnings(subjects, facts), *_person_warnings(policy)]
     found += _training_warnings(policy, facts)
     return tuple(found)
 
@@ -108,22 +108,27 @@ def _may(subject: Subject, action: Action, obj: ObjectRef) -> bool:
     return subject.first(fits) is not None
 
 
-def _collusion_warnings(subjects: list[Subject]) -> Iterator[str]:
+def _collusion_warnings(subjects: list[Subject], facts: ProgramFacts | None) -> Iterator[str]:
+    """Who is shown enough to read the key out of ciphertexts that somebody else chooses."""
+    if facts is None or facts.security is None:
+        return
+    entropy = key_bits(facts.security[0])
     for subject in subjects:
-        shown = raw_view(subject)
+        bits = shown_bits(subject, facts)
+        if bits <= KEY_SHARE * entropy or subject.first(is_hold) is not None:
+            continue
         partners = [
             other.title
             for other in subjects
-            if other is not subject and other.first(shows_ciphertexts) is not None
+            if other is not subject and other.first(sends_ciphertexts) is not None
         ]
-        if shown is None or not partners:
-            continue
-        yield (
-            f"{subject.title} may {means(shown)} and so sees decrypted values that no noise "
-            f"floods: together with any one of {listed(partners)}, who see ciphertexts, it can "
-            f"compute the secret key; let role '{shown.path[-1]}' declassify with flood, budget "
-            "and one of round, label_only and dp instead, unless these trust each other"
-        )
+        if partners:
+            yield (
+                f"{subject.title} is shown releases that can carry {bits:.0f} bits, of the "
+                f"{entropy:.0f} of the secret key: together with any one of {listed(partners)}, "
+                "who choose ciphertexts, it can compute much of the key; lower the budgets, round "
+                "more coarsely or publish labels only, unless these trust each other"
+            )
 
 
 def _person_warnings(policy: Policy) -> Iterator[str]:

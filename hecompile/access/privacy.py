@@ -5,8 +5,10 @@ and T. Steinke, "Concentrated Differential Privacy: Simplifications, Extensions,
 TCC 2016; discrete Gaussian noise, which no rounding of doubles weakens, C. Canonne, G. Kamath and
 T. Steinke, "The Discrete Gaussian for Differential Privacy", NeurIPS 2020.
 
-Neighbours differ in the values of one person; how many persons there are is public. OpenDP is
-imported only when an answer is asked for.
+Neighbours differ in the values of one row of an evaluation; how many rows there are is public. A
+row is a person as long as every person has one: whoever has k of the rows is protected with k^2
+times the rho (group privacy, Bun and Steinke, proposition 1.9). OpenDP is imported only when an
+answer is asked for.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ def private_mean(values: Array, noise: DpNoise, flood: Array) -> PrivateAnswer:
     """The mean over persons of clipped values, made private.
 
     Args:
-        values: Shape (persons, elements), each person once.
+        values: Shape (rows, elements), each person once.
         noise: Clipping, privacy loss of this release.
         flood: Noise that hides the encryption's own errors, added to the means before they are
             made private; shape (elements,). It does not depend on the values.
@@ -92,11 +94,24 @@ def private_mean(values: Array, noise: DpNoise, flood: Array) -> PrivateAnswer:
     return PrivateAnswer(noise.lower + noisy / (persons * unit), scale / (persons * unit), rho)
 
 
+def check_available() -> None:
+    """Find out that OpenDP is missing before anything is spent on an answer.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    _gaussian(1.0)
+
+
 def check_cohort(persons: int, noise: DpNoise) -> None:
     """Refuse a cohort that is too small.
 
+    Args:
+        persons: Rows of the evaluation, which are taken for persons.
+        noise: Has the least number.
+
     Raises:
-        AccessDeniedError: It has fewer persons than the policy asks for.
+        AccessDeniedError: It has fewer than the policy asks for.
     """
     if persons < noise.least:
         raise AccessDeniedError(

@@ -14,7 +14,7 @@ from hecompile.access.proof_flows import check_flows
 from hecompile.access.proof_keyview import check_key_views
 from hecompile.access.proof_objects import check_needs, check_objects, check_roles
 from hecompile.access.proof_parameters import check_parameters
-from hecompile.access.proof_release import check_releases
+from hecompile.access.proof_release import check_chosen_ciphertexts, check_releases
 from hecompile.access.proof_separation import check_separation
 from hecompile.access.proof_subjects import ProgramFacts, Rule, subjects_of
 from hecompile.access.unmasked import check_unmasked
@@ -53,6 +53,7 @@ def check_policy(policy: Policy, facts: ProgramFacts, users: Users | None = None
     check_key_views(subjects)
     check_flows(policy, subjects, facts)
     check_releases(policy, facts)
+    check_chosen_ciphertexts(subjects, facts)
     check_claims(policy, subjects)
     check_needs(policy, facts)
     if facts.mask_bits is not None and facts.mask_bits < FEWEST_MASK_BITS:

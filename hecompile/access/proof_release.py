@@ -1,9 +1,20 @@
-"""Rule S6: what is declassified names its mechanism, what one answer is about, and its budget."""
+"""Rule S6: what is declassified names its mechanism, what one answer is about, and its budget.
+
+Flooding hides the errors of honest ciphertexts (IND-CPA-D). Whoever sends ciphertexts of its own
+making and is shown what is released of them reads the key out of the answers: c1 + alpha X^j in
+place of c1 adds alpha times rotated coefficients of the key to the input, which no noise that keeps
+inputs apart hides. What stands against that is how little all releases of a key can carry: where
+one role or user does both, it must be less than `KEY_SHARE` of the key's entropy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hecompile.access.policy import (
+    MODEL,
     Action,
+    Grant,
     Kind,
     ObjectRef,
     Obligations,
@@ -12,8 +23,23 @@ from hecompile.access.policy import (
     Scope,
 )
 from hecompile.access.policy_reader import FEWEST_FLOOD_BITS, FEWEST_PERSONS
-from hecompile.access.proof_subjects import ProgramFacts, Rule, listed, violation
-from hecompile.access.release_plan import ReleasePlan, declassifications, total_releases
+from hecompile.access.proof_subjects import (
+    ProgramFacts,
+    Rule,
+    Subject,
+    is_hold,
+    listed,
+    means,
+    violation,
+)
+from hecompile.access.release_plan import (
+    KEY_SHARE,
+    ReleasePlan,
+    declassifications,
+    key_bits,
+    permission_bits,
+    total_releases,
+)
 
 
 def check_releases(policy: Policy, facts: ProgramFacts) -> None:
@@ -31,8 +57,57 @@ def check_releases(policy: Policy, facts: ProgramFacts) -> None:
                 _check_plan(policy, permission, output, facts.releases)
 
 
+def check_chosen_ciphertexts(subjects: Iterable[Subject], facts: ProgramFacts) -> None:
+    """Nobody but a holder of the key both sends ciphertexts and is shown much under that key.
+
+    Args:
+        subjects: Roles and users, over the closure of inheritance.
+        facts: Ring and planned releases; without them nothing is checked.
+
+    Raises:
+        InputError: Names who does both, by which paths, the bits, and the remedy.
+    """
+    if facts.security is None:
+        return
+    entropy = key_bits(facts.security[0])
+    for subject in subjects:
+        sends, bits = subject.first(sends_ciphertexts), shown_bits(subject, facts)
+        if sends is None or bits <= KEY_SHARE * entropy or subject.first(is_hold) is not None:
+            continue
+        shown = subject.first(lambda grant: grant.action is Action.DECLASSIFY)
+        told = means(shown) if shown is not None else Action.DECLASSIFY
+        raise violation(
+            Rule.S6,
+            subject.where,
+            f"{subject.title} may {means(sends)} and may also {told}: whoever chooses ciphertexts "
+            f"reads the key out of releases, which can carry {bits:.0f} bits of the {entropy:.0f} "
+            f"of the key, more than {KEY_SHARE:.3g} of them; lower the budgets, round more "
+            "coarsely, publish labels only, or give the two to separate roles and users",
+        )
+
+
+def sends_ciphertexts(grant: Grant) -> bool:
+    """Whether it lets somebody choose a ciphertext that is evaluated: an input's, a weight's."""
+    return grant.action is Action.SUBMIT or (grant.action, grant.object) == (Action.ENCRYPT, MODEL)
+
+
+def shown_bits(subject: Subject, facts: ProgramFacts) -> float:
+    """Most bits that all releases under one key can carry to somebody.
+
+    A permission's budget is shared by its outputs, so that its most telling output counts.
+    """
+    plans = {plan.output: plan for plan in facts.releases or ()}
+    found: dict[int, float] = {}
+    for grant in subject.grants:
+        if grant.action is Action.DECLASSIFY:
+            for output in _outputs_of(grant.permission, facts):
+                bits = permission_bits(grant.permission, plans[output]) if output in plans else 0.0
+                found[grant.number] = max(found.get(grant.number, 0.0), bits)
+    return sum(found.values())
+
+
 def is_flooded(obligations: Obligations) -> bool:
-    """Whether what is published tells nothing of the secret key: flooded, coarse and counted."""
+    """Whether what is published of honest ciphertexts hides the key: flooded, coarse, counted."""
     enough = obligations.flood is not None and obligations.flood >= FEWEST_FLOOD_BITS
     return enough and bool(mechanisms(obligations)) and obligations.budget is not None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hecompile.access.policy import MODEL, Action, Grant, KeyRule, Kind, Policy
+from hecompile.access.policy import KEY_SECRET, MODEL, Action, Grant, KeyRule, Kind, Policy
 from hecompile.access.proof_subjects import (
     Rule,
     Subject,
@@ -119,6 +119,14 @@ def _check_key_rule_form(rule: KeyRule) -> None:
             Rule.S4,
             rule.where,
             f"[keys.{rule.name}] lists role '{both[0]}' in both 'holders' and 'never'; keep one",
+        )
+    if rule.name != KEY_SECRET.name and (rule.rotate_days, rule.rotate_releases) != (None, None):
+        raise violation(
+            Rule.S4,
+            rule.where,
+            f"[keys.{rule.name}] has the key replaced after some days or releases, which nothing "
+            "enforces: all keys of a bundle are made together; state rotate_days and "
+            "rotate_releases in [keys.secret]",
         )
 
 

@@ -30,6 +30,8 @@ def canonical_json(value: object) -> bytes:
 def parse_json(data: bytes, what: str, limit: int) -> object:
     """Read JSON of at most `limit` bytes; repeated keys, NaN and infinities are refused.
 
+    A number too large for a float, such as 1e400, would be read as an infinity, so it is refused.
+
     Args:
         data: The bytes.
         what: Name of the data, for the message.
@@ -44,7 +46,10 @@ def parse_json(data: bytes, what: str, limit: int) -> object:
         )
     try:
         return json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
         # A message of the parser may quote the data, which here may be hostile: left out.
@@ -60,6 +65,13 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constant(name: str) -> object:
     raise ValueError(name)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("too large a number")
+    return number
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ class Record:
             if key not in known:
                 raise complain(
                     (*place, str(key)),
-                    f"unknown key '{key}' in {_name(place)}; known keys are {', '.join(known)}",
+                    f"unknown key {key!r} in {_name(place)}; known keys are {', '.join(known)}",
                 )
         for key in required:
             if key not in value:
@@ -202,4 +214,6 @@ class Record:
 
 
 def _name(place: Place) -> str:
-    return ".".join(place) or "the top level"
+    """The place for a message, without characters that would steer a terminal."""
+    name = ".".join(place) or "the top level"
+    return name if name.isprintable() else repr(name)

@@ -14,6 +14,11 @@ it was taken: errors under one key may point the same way, so that averaging nee
 
 `bound` is the compiler's average-case estimate, widened to a failure probability of 2^-s: it holds
 for samples like those of calibration, and is no proof.
+
+All of this is about ciphertexts that were encrypted and evaluated honestly (IND-CPA-D). Whoever
+chooses ciphertexts chooses what is released: c1 + alpha X^j in place of c1 makes coefficients of
+the key part of the answer, and no noise hides an answer from whom it is for. Against that stands
+only how much all releases can tell, which `permission_bits` bounds.
 """
 
 from __future__ import annotations
@@ -23,7 +28,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from hecompile.access.policy import Action, Kind, ObjectRef, Permission, Policy
+from hecompile.access.policy import Action, Kind, ObjectRef, Permission, Policy, Scope
+from hecompile.access.privacy import MOST_PERSONS
 from hecompile.access.records import Record
 from hecompile.numeric.noise import FAILURE
 
@@ -42,7 +48,11 @@ FIELDS: Final = (
     "releases",
     "sigma",
     "step",
+    "span",
 )
+
+KEY_SHARE: Final = 1.0 / 8.0
+"""Share of the secret key's entropy that releases to somebody who sends ciphertexts may carry."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class ReleasePlan:
         releases: Releases that the key allows, of all outputs and permissions together.
         sigma: Standard deviation of the flooding noise, in units of the raw output.
         step: Finest step that a value is rounded to, same unit; None where no score is published.
+        span: Width of the range in which alone a value is released, same unit.
     """
 
     output: str
@@ -68,6 +79,7 @@ class ReleasePlan:
     releases: int
     sigma: float
     step: float | None
+    span: float
 
     def to_json(self) -> dict[str, object]:
         """The plan as plain JSON values."""
@@ -91,6 +103,7 @@ class ReleasePlan:
             record.integer("releases", 1),
             record.number("sigma"),
             step,
+            record.number("span"),
         )
         if not plan.is_flooded:
             raise record.wrong("sigma", "is less than its releases need")
@@ -101,6 +114,8 @@ class ReleasePlan:
         """Whether `sigma` is what the other fields ask for, or more."""
         found = (self.deviation, self.bound, self.sigma)
         if not all(math.isfinite(number) and number > 0.0 for number in found):
+            return False
+        if not 0.0 <= self.span < math.inf:
             return False
         needed = flooding_sigma(self.bound, self.values, self.releases, self.flood_bits)
         return self.sigma >= needed * (1.0 - 1e-9)
@@ -123,17 +138,18 @@ def flooding_sigma(bound: float, values: int, releases: int, flood_bits: int) ->
     return bound * flooding_factor(values, releases, flood_bits)
 
 
-def tail_ratio(count: int, flood_bits: int) -> float:
+def tail_ratio(count: int, exposed: int, flood_bits: int) -> float:
     """How much farther errors reach at a failure of 2^-`flood_bits` than at `noise.FAILURE`.
 
     The tails of `noise.bound` are Laplacian or lighter, for which this is exact or too much.
 
     Args:
-        count: Values that share the failure probability.
+        count: Values of one evaluation, which share the failure probability `noise.FAILURE`.
+        exposed: Values of all evaluations under the key, which share that of 2^-`flood_bits`.
         flood_bits: Bits.
     """
     usual = math.log(count / FAILURE)
-    return max(1.0, (math.log(count) + flood_bits * math.log(2.0)) / usual)
+    return max(1.0, (math.log(exposed) + flood_bits * math.log(2.0)) / usual)
 
 
 def declassifications(policy: Policy, output: str | None = None) -> Iterator[Permission]:
@@ -170,3 +186,34 @@ def tolerance(permission: Permission, spread: float) -> float:
         return duties.round / 2.0
     width = duties.dp.upper - duties.dp.lower if duties.dp is not None else spread
     return LABEL_SHARE * width
+
+
+def key_bits(ring: int) -> float:
+    """Entropy of a uniform ternary secret key of a ring of that degree, in bits."""
+    return ring * math.log2(3.0)
+
+
+def permission_bits(permission: Permission, plan: ReleasePlan) -> float:
+    """Most bits that all releases of one output under a permission can carry, whatever is sent.
+
+    A rounded score is one of the multiples of its step within the plan's span, a label one of the
+    classes, and either may be refused. A mean with Gaussian noise carries no more than a Gaussian
+    channel of that signal-to-noise ratio (C. Shannon, "Communication in the Presence of Noise",
+    1949), the signal being all rows' elements at once at either end of the range.
+
+    Args:
+        permission: One that declassifies, with a budget and one mechanism.
+        plan: Of the output.
+    """
+    duties = permission.obligations
+    if duties.label_only:
+        # The only element of an output is above the middle or not.
+        each = math.log2(1.0 + max(2, plan.values))
+    elif duties.dp is not None:
+        rows = MOST_PERSONS if permission.scope is Scope.COHORT else 1
+        ratio = rows**2 * duties.dp.rho / (2.0 * plan.values)
+        each = plan.values * math.log2(1.0 + ratio) / 2.0
+    else:
+        step = duties.round or plan.step or math.inf
+        each = plan.values * math.log2(3.0 + plan.span / step)
+    return (duties.budget or 0) * each

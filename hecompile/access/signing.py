@@ -7,7 +7,7 @@ changed unnoticed. Key identifiers are computed from the key, never read from a 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -54,9 +54,9 @@ __all__ = [
     "cosign",
     "default_key_path",
     "is_signed_by",
+    "not_trusted",
     "parse_envelope",
     "sign",
-    "verify",
     "verify_signed",
 ]
 
@@ -203,32 +203,24 @@ def cosign(
     return _spell(_signed(parsed, key))
 
 
-def verify(
-    envelope: bytes,
-    trusted: Sequence[PublicKey],
-    what: str = "manifest.json",
-    payload_type: str = PAYLOAD_TYPE,
-) -> bytes:
-    """The statement in an envelope that `verify_signed` accepts."""
-    return verify_signed(envelope, trusted, what, payload_type).payload
-
-
 def verify_signed(
     envelope: bytes,
     trusted: Sequence[PublicKey],
     what: str = "manifest.json",
     payload_type: str = PAYLOAD_TYPE,
+    passing: Collection[str] = (),
 ) -> Signed:
     """Check an envelope and give the statement in it.
 
-    Every signature present must be valid and by a trusted key of its own; where `trusted` asks
-    for several signatures (`TrustedKeys.threshold`), so many must be there.
+    Every signature present, but for those passed over, must be valid and by a trusted key of its
+    own; where `trusted` asks for several (`TrustedKeys.threshold`), so many must be there.
 
     Args:
         envelope: The envelope, as `sign` wrote it.
         trusted: The keys accepted.
         what: Name of the envelope, for messages.
         payload_type: The kind of statement that it must hold.
+        passing: Keys whose signatures are passed over: neither checked nor counted.
 
     Raises:
         IntegrityError: The envelope is malformed, a signer is not trusted, a signature does not
@@ -238,21 +230,26 @@ def verify_signed(
     if not 1 <= len(parsed.signatures) <= MAX_SIGNATURES:
         raise IntegrityError(f"{what} has {len(parsed.signatures)} signatures; get a signed copy")
     by_id = {key.keyid: key for key in trusted}
-    for keyid in parsed.signatures:
+    keyids = tuple(sorted(parsed.signatures.keys() - {*passing}))
+    for keyid in keyids:
         if keyid not in by_id:
-            raise IntegrityError(
-                f"{what} is signed with key {keyid[:80]!r}, which is not trusted here; if you know "
-                "that its owner made it, give the public key with --trust PUBLIC_KEY.pem"
-            )
+            raise not_trusted(what, keyid)
         if not is_signed_by(parsed, by_id[keyid]):
             raise IntegrityError(
                 f"{what} does not match its signature by key {keyid}: it was changed after "
                 "signing; get a fresh copy"
             )
-    keyids = tuple(sorted(parsed.signatures))
     command = "manifest sign" if payload_type == PAYLOAD_TYPE else "users sign"
     check_signatures(keyids, TrustedKeys.of(trusted).threshold, what, command=command)
     return Signed(parsed.payload, keyids)
+
+
+def not_trusted(what: str, keyid: str) -> IntegrityError:
+    """The error for a signature by a key that is not trusted; `what` names the document."""
+    return IntegrityError(
+        f"{what} is signed with key {keyid[:80]!r}, which is not trusted here; if you know that "
+        "its owner made it, give the public key with --trust PUBLIC_KEY.pem"
+    )
 
 
 def is_signed_by(envelope: Envelope, key: PublicKey) -> bool:

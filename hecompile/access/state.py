@@ -8,143 +8,36 @@ makes the machine forget; what it must not forget lies with the key as well (`ac
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
-import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from hecompile.errors import InputError, IntegrityError
-from hecompile.files import cannot_write, config_home, private_folder
+from hecompile.access.database import Database as Database
+from hecompile.access.succession import Line, check_successor, check_version
+from hecompile.errors import IntegrityError
+from hecompile.files import config_home, private_folder
 
 STATE_FILE: Final = "state.db"
-WAIT_SECONDS: Final = 30.0
 MAX_NONCE: Final = 128
-_FOREIGN: Final = stat.S_IRWXG | stat.S_IRWXO
+_VERSION: Final = 2
 _SCHEMA: Final = (
     "CREATE TABLE manifests (lineage TEXT PRIMARY KEY, version INTEGER NOT NULL,"
-    " digest TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE users (policy TEXT PRIMARY KEY, version INTEGER NOT NULL,"
+    " digest TEXT NOT NULL, threshold INTEGER NOT NULL, keyids TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE users (line TEXT PRIMARY KEY, version INTEGER NOT NULL,"
     " digest TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE nonces (manifest TEXT NOT NULL, nonce TEXT NOT NULL, expires REAL NOT NULL,"
     " PRIMARY KEY (manifest, nonce)) WITHOUT ROWID",
     "CREATE INDEX nonces_by_expiry ON nonces (expires)",
-    "CREATE TABLE forgotten (upto REAL NOT NULL)",
+    "CREATE TABLE forgotten (manifest TEXT PRIMARY KEY, upto REAL NOT NULL) WITHOUT ROWID",
     "CREATE TABLE roles (policy TEXT NOT NULL, user TEXT NOT NULL, session TEXT NOT NULL,"
     " role TEXT NOT NULL, PRIMARY KEY (policy, user, session, role)) WITHOUT ROWID",
     "CREATE TABLE floors (key_id TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID",
+    f"PRAGMA user_version={_VERSION}",
 )
-
-
-class Database:
-    """A small SQLite file of one user, each use of which is one durable transaction.
-
-    A connection lives no longer than its transaction, so that threads and forked processes may
-    use the same object.
-    """
-
-    def __init__(self, path: Path, what: str, application: int, schema: tuple[str, ...]) -> None:
-        """Name the file; nothing is opened yet.
-
-        Args:
-            path: The file.
-            what: What it is, for messages.
-            application: Number that marks files of this kind.
-            schema: Statements that make its tables.
-        """
-        self.path = path
-        self._what = what
-        self._application = application
-        self._schema = schema
-
-    def create(self) -> None:
-        """Make the file with its tables if it is not there, readable by this user alone.
-
-        Raises:
-            InputError: It cannot be written.
-        """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            os.close(os.open(self.path, flags, 0o600))
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        with self.transaction(fresh=True):
-            pass
-
-    @contextlib.contextmanager
-    def transaction(self, fresh: bool = False) -> Iterator[sqlite3.Connection]:
-        """Hold the write lock; what was changed is on the disk when the block has ended.
-
-        An error inside the block undoes it.
-
-        Args:
-            fresh: Make the tables where the file has none yet.
-
-        Raises:
-            InputError: The file cannot be read or written, or others hold it for too long.
-            IntegrityError: It is damaged, another kind of file, or open to other users.
-        """
-        self._check_file()
-        try:
-            with contextlib.closing(self._connect()) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    self._check_kind(connection, fresh)
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
-        except sqlite3.OperationalError as error:
-            raise InputError(
-                f"{self._what} {self.path} cannot be used: {error}; check that its folder has room"
-                " and that no other process holds it"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise IntegrityError(
-                f"{self._what} {self.path} is damaged ({error}); restore the newest copy of it"
-            ) from error
-
-    def _connect(self) -> sqlite3.Connection:
-        # mode=rw: a file that is gone is never made anew unnoticed.
-        address = f"{self.path.absolute().as_uri()}?mode=rw"
-        connection = sqlite3.connect(
-            address, uri=True, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        # EXTRA is FULL and also syncs the folder: a commit survives a loss of power.
-        for setting in ("synchronous=EXTRA", "trusted_schema=OFF", "cell_size_check=ON"):
-            connection.execute(f"PRAGMA {setting}")
-        return connection
-
-    def _check_file(self) -> None:
-        try:
-            found = self.path.lstat()
-        except OSError as error:
-            raise InputError(
-                f"{self._what} {self.path} is missing; restore the newest copy of it"
-            ) from error
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise IntegrityError(
-                f"{self._what} {self.path} is not a file of this user; restore the newest copy"
-            )
-        if found.st_mode & _FOREIGN:
-            raise IntegrityError(
-                f"other users may read or change {self._what} {self.path}; run chmod 600 on it"
-            )
-
-    def _check_kind(self, connection: sqlite3.Connection, fresh: bool) -> None:
-        (found,) = connection.execute("PRAGMA application_id").fetchone()
-        if found == self._application:
-            return
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if not fresh or found or tables:
-            raise IntegrityError(f"{self.path} is not {self._what}; restore the newest copy of it")
-        for statement in self._schema:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id={self._application}")
 
 
 class State:
@@ -157,25 +50,49 @@ class State:
         self.path = Path(path) if path is not None else config_home() / STATE_FILE
         self._database = Database(self.path, "the state file", self._APPLICATION, _SCHEMA)
 
-    def admit_manifest(self, lineage: str, version: int, digest: str) -> None:
-        """Take a manifest as seen; one that is older than what was seen is refused.
+    def line(self, lineage: str) -> Line | None:
+        """The newest manifest of a line that was seen on this machine, or None.
+
+        Raises:
+            InputError: The state file cannot be used.
+        """
+        if not os.path.lexists(self.path):
+            return None
+        with self._reading() as change:
+            return _line(change, lineage)
+
+    def admit_manifest(
+        self, lineage: str, line: Line, supersedes: str, signed_by: Sequence[str]
+    ) -> None:
+        """Take a manifest as seen, if it may follow the one that was seen before.
 
         Args:
             lineage: What all versions of one manifest share.
-            version: Its version, 1 or more.
-            digest: SHA-256 of its statement.
+            line: What it says of itself.
+            supersedes: Digest of the manifest that it takes the place of; empty for the first.
+            signed_by: Distinct keys by which it bears signatures that were checked.
 
         Raises:
-            IntegrityError: A newer version was seen here, or another of the same version.
+            IntegrityError: A newer version was seen here, or another of the same version; or it
+                does not follow the one seen, or lacks signatures by that one's signers.
             InputError: The state file cannot be used.
         """
-        self._admit("manifests", "lineage", lineage, version, digest, "manifest", "bundle")
+        with self._changing() as change:
+            seen = _line(change, lineage)
+            if seen == line:
+                return
+            if seen is not None:
+                check_successor(seen, line, supersedes, signed_by)
+            change.execute(
+                "REPLACE INTO manifests VALUES (?, ?, ?, ?, ?)",
+                (lineage, line.version, line.digest, line.threshold, json.dumps(line.keyids)),
+            )
 
-    def admit_users(self, policy_digest: str, version: int, digest: str) -> None:
+    def admit_users(self, line: str, version: int, digest: str) -> None:
         """Take a users document as seen; one that is older than what was seen is refused.
 
         Args:
-            policy_digest: SHA-256 of the policy that it is for.
+            line: What all versions of it share, whoever signs them.
             version: Its version, 1 or more.
             digest: SHA-256 of the document.
 
@@ -183,9 +100,15 @@ class State:
             IntegrityError: A newer version was seen here, or another of the same version.
             InputError: The state file cannot be used.
         """
-        self._admit(
-            "users", "policy", policy_digest, version, digest, "users document", "users document"
-        )
+        with self._changing() as change:
+            found = change.execute(
+                "SELECT version, digest FROM users WHERE line = ?", (line,)
+            ).fetchone()
+            if found == (version, digest):
+                return
+            if found is not None:
+                check_version("users document", found[0], version)
+            change.execute("REPLACE INTO users VALUES (?, ?, ?)", (line, version, digest))
 
     def use_nonce(
         self, manifest: str, nonce: str, expires: float, now: float | None = None
@@ -202,25 +125,39 @@ class State:
             IntegrityError: It was used before, or has expired.
             InputError: The state file cannot be used.
         """
+        self.use_nonces(manifest, [(nonce, expires)], now)
+
+    def use_nonces(
+        self, manifest: str, nonces: Sequence[tuple[str, float]], now: float | None = None
+    ) -> None:
+        """Use several nonces up, all of them or none.
+
+        Args:
+            manifest: Digest of the manifest under which they were made.
+            nonces: Each nonce, and when what bears it expires, in seconds since 1970.
+            now: The time; None for the clock's.
+
+        Raises:
+            IntegrityError: One was used before or twice here, or has expired.
+            InputError: The state file cannot be used.
+        """
         time_ = time.time() if now is None else now
-        if not 0 < len(nonce) <= MAX_NONCE:
+        if not all(0 < len(nonce) <= MAX_NONCE for nonce, _ in nonces):
             raise IntegrityError("a nonce is empty or too long; have the message sent anew")
         with self._changing() as change:
-            (upto,) = change.execute("SELECT coalesce(max(upto), 0) FROM forgotten").fetchone()
-            # Nonces up to there are no longer known, even if the clock was set back since.
-            if not max(time_, upto) < expires:
-                raise IntegrityError("this message has expired; have it sent anew")
-            added = change.execute(
-                "INSERT OR IGNORE INTO nonces VALUES (?, ?, ?)", (manifest, nonce, expires)
-            )
-            if added.rowcount != 1:
-                raise IntegrityError(
-                    "this message was received before (its nonce was used); have it sent anew"
+            (upto,) = change.execute(
+                "SELECT coalesce(max(upto), 0) FROM forgotten WHERE manifest = ?", (manifest,)
+            ).fetchone()
+            for nonce, expires in nonces:
+                _check_expiry(expires, time_, upto)
+                added = change.execute(
+                    "INSERT OR IGNORE INTO nonces VALUES (?, ?, ?)", (manifest, nonce, expires)
                 )
-            gone = change.execute("DELETE FROM nonces WHERE expires <= ?", (time_,))
-            if gone.rowcount:
-                change.execute("DELETE FROM forgotten")
-                change.execute("INSERT INTO forgotten VALUES (?)", (max(time_, upto),))
+                if added.rowcount != 1:
+                    raise IntegrityError(
+                        "this message was received before (its nonce was used); have it sent anew"
+                    )
+            _forget_expired(change, time_)
 
     def roles_used(self, policy: str, user: str, session: str) -> frozenset[str]:
         """The roles that a user has used in a session under the policy of that digest.
@@ -230,7 +167,7 @@ class State:
         """
         if not os.path.lexists(self.path):
             return frozenset()
-        with self._database.transaction() as change:
+        with self._reading() as change:
             return _roles(change, policy, user, session)
 
     def use_role(
@@ -255,9 +192,8 @@ class State:
         """
         if not os.path.lexists(self.path):
             return 0
-        with self._database.transaction() as change:
-            found = change.execute("SELECT count FROM floors WHERE key_id = ?", (key_id,))
-            row = found.fetchone()
+        with self._reading() as change:
+            row = change.execute("SELECT count FROM floors WHERE key_id = ?", (key_id,)).fetchone()
         return int(row[0]) if row is not None else 0
 
     def raise_floor(self, key_id: str, count: int) -> None:
@@ -273,35 +209,74 @@ class State:
                 (key_id, count),
             )
 
-    def _admit(
-        self, table: str, field: str, name: str, version: int, digest: str, what: str, fresh: str
-    ) -> None:
-        with self._changing() as change:
-            found = change.execute(
-                f"SELECT version, digest FROM {table} WHERE {field} = ?", (name,)
-            ).fetchone()
-            if found == (version, digest):
-                return
-            if found is not None and found[0] > version:
-                raise IntegrityError(
-                    f"the {what} has version {version}, but version {found[0]} was seen here"
-                    f" before; get the newest {fresh}"
-                )
-            if found is not None and found[0] == version:
-                raise IntegrityError(
-                    f"another {what} of version {version} was seen here before; ask its signer"
-                    " which one is right"
-                )
-            change.execute(f"REPLACE INTO {table} VALUES (?, ?, ?)", (name, version, digest))
-
     @contextlib.contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
         if not os.path.lexists(self.path):
             private_folder(self.path.parent)
         if not os.path.lexists(self.path) or self.path.stat().st_size == 0:
             self._database.create()
-        with self._database.transaction() as connection:
-            yield connection
+        with self._reading() as change:
+            yield change
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._database.transaction() as change:
+            (version,) = change.execute("PRAGMA user_version").fetchone()
+            if version != _VERSION:
+                raise IntegrityError(
+                    f"the state file {self.path} was made by another version of hecompile (format "
+                    f"{version}, not {_VERSION}); use that version, or move the file away, so that "
+                    "this machine forgets the manifests and messages that it saw"
+                )
+            yield change
+
+
+def _line(change: sqlite3.Connection, lineage: str) -> Line | None:
+    row = change.execute(
+        "SELECT version, digest, threshold, keyids FROM manifests WHERE lineage = ?", (lineage,)
+    ).fetchone()
+    if row is None:
+        return None
+    version, digest, threshold, keyids = row
+    return Line(version, digest, threshold, tuple(json.loads(keyids)))
+
+
+def _check_expiry(expires: float, now: float, upto: float) -> None:
+    """Refuse what has expired, and what might have been seen before it was forgotten."""
+    if not now < expires:
+        raise IntegrityError("this message has expired; have it sent anew")
+    if not upto < expires:
+        raise IntegrityError(
+            f"this message expires at {_told(expires)}, but by this machine's clock messages that "
+            f"expire as late as {_told(upto)} had expired before; set the clock right, and have "
+            "the message sent anew, to expire later than that"
+        )
+
+
+def _told(seconds: float) -> str:
+    """A time for messages, in UTC."""
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:g}"
+
+
+def _forget_expired(change: sqlite3.Connection, now: float) -> None:
+    """Drop expired nonces, and note up to which expiry nonces may be unknown from then on.
+
+    That is the latest expiry among those dropped, not the time: a clock that was ahead for a
+    moment does not outlaw what expires later than they did.
+    """
+    gone = change.execute(
+        "SELECT manifest, max(expires) FROM nonces WHERE expires <= ? GROUP BY manifest", (now,)
+    ).fetchall()
+    change.executemany(
+        "INSERT INTO forgotten VALUES (?, ?) ON CONFLICT (manifest) DO UPDATE SET"
+        " upto = max(upto, excluded.upto)",
+        gone,
+    )
+    if gone:
+        change.execute("DELETE FROM nonces WHERE expires <= ?", (now,))
 
 
 def _roles(change: sqlite3.Connection, policy: str, user: str, session: str) -> frozenset[str]:

@@ -36,6 +36,8 @@ class DpNoise:
 class Obligations:
     """What is done to a value before it leaves whoever holds the secret key.
 
+    Every release is taken down in the audit log, whatever the obligations.
+
     Attributes:
         flood: Statistical bits by which noise floods what the ciphertext's own noise tells; None
             for none.
@@ -43,7 +45,6 @@ class Obligations:
         label_only: Whether the index of the greatest element leaves and nothing else.
         dp: Differentially private noise, or None.
         budget: Releases under one key; None for any number.
-        log: Whether releases are taken down in the audit log.
     """
 
     flood: int | None = None
@@ -51,7 +52,6 @@ class Obligations:
     label_only: bool = False
     dp: DpNoise | None = None
     budget: int | None = None
-    log: bool = True
 
 
 NO_OBLIGATIONS = Obligations()

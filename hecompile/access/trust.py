@@ -37,6 +37,30 @@ FOREIGN_ANY: Final = stat.S_IRWXG | stat.S_IRWXO
 _FOREIGN_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _MAX_KEY_BYTES: Final = 16 << 10
 
+_FIELD_PRIME: Final = 2**255 - 19
+_ORDER_8: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER: Final = frozenset(
+    {0, 1, _FIELD_PRIME - 1, _ORDER_8, _FIELD_PRIME - _ORDER_8},
+)
+"""Second coordinates of the points of order 1, 2, 4 and 8: signatures by them can be made up."""
+
+
+def check_point(key: bytes, source: str) -> None:
+    """Refuse public keys under which anybody can sign, and second spellings of a key.
+
+    Args:
+        key: An Ed25519 public key, 32 bytes.
+        source: What it is, for messages.
+
+    Raises:
+        InputError: It is of small order, or not spelt as RFC 8032 (section 5.1.2) spells it.
+    """
+    second = int.from_bytes(key, "little") % 2**255
+    if second % _FIELD_PRIME in _SMALL_ORDER:
+        raise InputError(f"{source} is a key under which anybody can sign; have a new one made")
+    if second >= _FIELD_PRIME:
+        raise InputError(f"{source} is no Ed25519 key in its one spelling; have a new one made")
+
 
 @dataclass(frozen=True)
 class PublicKey:
@@ -55,7 +79,7 @@ class PublicKey:
         """Read an Ed25519 public key; `source` names it in messages.
 
         Raises:
-            InputError: The bytes are not such a key.
+            InputError: The bytes are not such a key, or one under which anybody can sign.
         """
         try:
             key = load_pem_public_key(pem)
@@ -65,6 +89,7 @@ class PublicKey:
             ) from error
         if not isinstance(key, Ed25519PublicKey):
             raise InputError(f"{source} is not an Ed25519 key; only Ed25519 signatures are used")
+        check_point(key.public_bytes(Encoding.Raw, PublicFormat.Raw), source)
         plain = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         return cls(SSlibKey.from_crypto(key).keyid, plain)
 
@@ -119,6 +144,10 @@ class TrustedKeys(tuple[PublicKey, ...]):
     def of(cls, keys: Sequence[PublicKey]) -> TrustedKeys:
         """The keys as they are, or plain ones of which one signature is enough."""
         return keys if isinstance(keys, TrustedKeys) else cls(keys)
+
+    def and_also(self, key: PublicKey) -> TrustedKeys:
+        """These and one key more, on the same terms."""
+        return TrustedKeys((*self, key), self.threshold, self.delegates)
 
 
 def check_threshold(number: int) -> None:

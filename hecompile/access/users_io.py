@@ -34,6 +34,7 @@ USERS_NAME = "users.json"
 USERS_PAYLOAD_TYPE = "application/vnd.hecompile.users+json"
 MAX_VERSION = 2**53
 MAX_USERS = 10_000
+MAX_ROLES = 1000
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -89,6 +90,12 @@ class _UsersReader(DocumentReader):
         key = None
         if isinstance(value, list):
             roles = table.texts(name)
+        elif not isinstance(value, dict):
+            raise self.complain(
+                place,
+                f"user '{name}' must be a list of roles, such as {name} = [\"clinician\"], or a "
+                'table, such as {roles = ["clinician"], key = "ed25519:..."}',
+            )
         else:
             record = table.record(name, ("roles",), ("key",))
             roles = record.texts("roles")
@@ -97,8 +104,8 @@ class _UsersReader(DocumentReader):
                     key = parse_key_text(record.text("key"))
                 except InputError as error:
                     raise self.complain((*place, "key"), f"user '{name}': {error}") from None
-        if repeated := next((role for role in roles if roles.count(role) > 1), None):
-            raise self.complain(place, f"user '{name}' has role '{repeated}' twice; keep one")
+        self.check_count(place, roles, MAX_ROLES)
+        self.check_distinct(place, roles)
         return UserEntry(name, roles, key, self.where(place))
 
 

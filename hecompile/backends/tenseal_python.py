@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from hecompile.bundle.layout import PROGRAM_FILE
 from hecompile.ir import he_ops as he
 from hecompile.ir.operation import Operation, Value
 from hecompile.ir.parcels import parcels
@@ -25,7 +26,6 @@ from hecompile.runtime.admission import check_program, facts
 from hecompile.runtime.rounds import mask_sizes
 from hecompile.runtime.spec import program_id
 
-PROGRAM_FILE: Final = "server/program.hir"
 PYTHON_FILE: Final = "server/program.py"
 _WIDTH: Final = 100
 _INDENT: Final = "    "

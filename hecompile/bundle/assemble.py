@@ -26,6 +26,7 @@ from hecompile.access.release_plan import ReleasePlan
 from hecompile.access.times import utc_now
 from hecompile.access.users import Users
 from hecompile.backends import find_backend
+from hecompile.bundle.layout import CONSTANTS_FILE, REPORT_FILE, SPEC_FILE
 from hecompile.ir import he_ops, tensor_ops
 from hecompile.ir.program import Program
 from hecompile.ir.public import has_weights, public_form
@@ -37,11 +38,6 @@ from hecompile.runtime.model_weights import OWNER_FILE, owner_bytes
 from hecompile.runtime.serial import ciphertext_limit
 from hecompile.runtime.spec import CipherSpec, ClientSpec
 from hecompile.runtime.spec_json import spec_to_json
-
-SPEC_FILE = "client/spec.json"
-PROGRAM_FILE = "server/program.hir"
-CONSTANTS_FILE = "server/constants.npz"
-REPORT_FILE = "report.json"
 
 
 @dataclass(frozen=True)

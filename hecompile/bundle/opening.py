@@ -19,11 +19,15 @@ from hecompile.access.records import canonical_json
 from hecompile.access.signing import (
     MAX_ENVELOPE_BYTES,
     PublicKey,
+    Signed,
     TrustedKeys,
     check_signatures,
+    not_trusted,
+    parse_envelope,
     verify_signed,
 )
 from hecompile.access.state import State
+from hecompile.access.succession import Line
 from hecompile.access.times import check_period
 from hecompile.access.users import (
     USERS_NAME,
@@ -43,11 +47,13 @@ MAX_USERS_BYTES: Final = 8 << 20
 class Memory(Protocol):
     """Remembers the newest documents seen on this machine, as `access.state.State` does."""
 
-    def admit_manifest(self, lineage: str, version: int, digest: str) -> None:
-        """Take a manifest as seen; refuse one that is older, or another of the same version."""
+    def admit_manifest(
+        self, lineage: str, line: Line, supersedes: str, signed_by: Sequence[str]
+    ) -> None:
+        """Take a manifest as seen; refuse one that may not follow the one seen before."""
 
-    def admit_users(self, policy_digest: str, version: int, digest: str) -> None:
-        """Take a users document as seen; refuse likewise."""
+    def admit_users(self, line: str, version: int, digest: str) -> None:
+        """Take a users document as seen; refuse one older, or another of the same version."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Opening:
         path: The bundle.
         manifest: The manifest.
         envelope: The bytes of its file, signatures included.
-        keyids: Keys that signed it.
+        keyids: Trusted keys that signed it, those of the signers of the version before too.
         threshold: How many it took here.
         users: Who has which role; None where the bundle has no users document: then nobody may
             do anything.
@@ -82,12 +88,15 @@ class Opening:
             state: What this machine remembers; None for the user's own.
 
         Raises:
-            IntegrityError: A newer one was seen here, or another of the same version.
+            IntegrityError: A newer one was seen here, or another of the same version, or the
+                manifest may not follow the one seen.
         """
         memory = state if state is not None else State()
         manifest = self.manifest
         try:
-            memory.admit_manifest(manifest.lineage, manifest.version, manifest.digest)
+            memory.admit_manifest(
+                manifest.lineage, line_of(manifest), manifest.supersedes, self.keyids
+            )
             if self.users is not None:
                 memory.admit_users(users_line(manifest), self.users.version, self.users.digest)
         except IntegrityError as error:
@@ -113,10 +122,7 @@ def open_documents(
             trusted, or a document is not valid now.
     """
     manifest, envelope, keyids, threshold = _signed_manifest(source, TrustedKeys.of(trusted))
-    what = _name(source)
-    check_period(
-        manifest.not_before, manifest.not_after, now, what, "get the bundle that supersedes it"
-    )
+    _check_period(source, manifest, now)
     chosen, own = _users(source, users)
     found = None
     if chosen is not None:
@@ -134,6 +140,22 @@ def manifest_to_supersede(path: str | Path, trusted: Sequence[PublicKey]) -> Man
         IntegrityError: It was changed, or a signature is missing or not trusted.
     """
     return _signed_manifest(open_source(path), TrustedKeys.of(trusted))[0]
+
+
+def manifest_for_users(path: str | Path, trusted: Sequence[PublicKey]) -> Manifest:
+    """The manifest of a bundle for which a users document is to be signed.
+
+    The users document that is in the bundle is not looked at: it may be missing or outdated.
+
+    Raises:
+        NotABundleError: Nothing at `path` is a bundle.
+        IntegrityError: The manifest was changed, a signature is missing or not trusted, or it is
+            not valid now.
+    """
+    source = open_source(path)
+    manifest = _signed_manifest(source, TrustedKeys.of(trusted))[0]
+    _check_period(source, manifest, None)
+    return manifest
 
 
 def check_users_document(
@@ -191,9 +213,16 @@ def users_signers(manifest: Manifest) -> tuple[str, ...]:
 def users_line(manifest: Manifest) -> str:
     """Under what name a machine remembers the newest users document of a manifest's policy.
 
-    Two hospitals may have the same policy, and each its own users; they have other signers.
+    Two hospitals may have the same policy, and each its own users; their manifests are of other
+    lines. Who signs users documents is no part of it: a change of signers brings nobody back.
     """
-    return sha256_bytes(canonical_json([manifest.policy.digest, *users_signers(manifest)]))
+    return sha256_bytes(canonical_json([manifest.policy.digest, manifest.lineage]))
+
+
+def line_of(manifest: Manifest) -> Line:
+    """What a machine remembers of a manifest, to judge what may take its place."""
+    signers = manifest.signers
+    return Line(manifest.version, manifest.digest, signers.threshold, signers.keyids)
 
 
 def read_users_file(path: str | Path) -> bytes:
@@ -216,20 +245,45 @@ def _name(source: Source) -> str:
     return f"{MANIFEST_NAME} of bundle {source.path}"
 
 
+def _check_period(source: Source, manifest: Manifest, now: datetime | None) -> None:
+    remedy = "get the bundle that supersedes it"
+    check_period(manifest.not_before, manifest.not_after, now, _name(source), remedy)
+
+
 def _signed_manifest(
     source: Source, trusted: TrustedKeys
 ) -> tuple[Manifest, bytes, tuple[str, ...], int]:
-    """The manifest, its file's bytes, who signed it, and how many had to."""
+    """The manifest, its file's bytes, who signed it, and how many had to.
+
+    One that takes the place of another may bear signatures by that one's signers too, whether they
+    are still trusted here or not; among what it needs itself they do not count.
+    """
     what = _name(source)
     envelope = read_member(source, MANIFEST_NAME, MAX_ENVELOPE_BYTES)
-    signed = verify_signed(envelope, trusted, what)
+    signed, strangers = _believed(envelope, trusted, what)
     try:
         manifest = parse_statement(signed.payload)
     except IntegrityError as error:
         raise IntegrityError(f"bundle {source.path}: {error}") from error
+    own, keyids = manifest.signers.keyids, signed.keyids
+    follows = manifest.version > 1
+    for stranger in strangers:
+        if not follows or stranger in own:
+            raise not_trusted(what, stranger)
     threshold = max(trusted.threshold, manifest.signers.threshold)
-    check_signatures(signed.keyids, threshold, what, manifest.signers.keyids)
-    return manifest, envelope, signed.keyids, threshold
+    counted = tuple(keyid for keyid in keyids if keyid in own or not follows)
+    check_signatures(counted, threshold, what, own)
+    return manifest, envelope, keyids, threshold
+
+
+def _believed(envelope: bytes, trusted: TrustedKeys, what: str) -> tuple[Signed, tuple[str, ...]]:
+    """What trusted keys signed, at least one, and the keys of signatures that are not trusted."""
+    bearing = parse_envelope(envelope, what).signatures
+    known = {key.keyid for key in trusted}
+    strangers = tuple(sorted(bearing.keys() - known))
+    if len(strangers) == len(bearing):
+        strangers = ()
+    return verify_signed(envelope, trusted, what, passing=strangers), strangers
 
 
 def _users(source: Source, given: bytes | None) -> tuple[bytes | None, bytes | None]:

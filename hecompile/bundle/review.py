@@ -17,6 +17,8 @@ from hecompile.access.signing import (
     is_signed_by,
     parse_envelope,
 )
+from hecompile.access.state import State
+from hecompile.access.succession import Line
 from hecompile.access.times import check_period
 from hecompile.access.users import USERS_NAME, Users
 from hecompile.bundle.opening import MAX_USERS_BYTES, check_users_document
@@ -57,6 +59,7 @@ class Review:
         envelope: The bytes of the manifest's file.
         signatures: The signatures of the manifest.
         threshold: How many must count before the bundle opens here.
+        owed: Signatures that are missing by signers of the older version that was seen here.
         time_fault: Why the manifest is not valid now; empty if it is.
         users: Who has which role; None where the users document is missing or not to be believed.
         users_fault: Why it is not to be believed; empty if it is, or is missing.
@@ -67,6 +70,7 @@ class Review:
     envelope: bytes
     signatures: tuple[Signature, ...]
     threshold: int
+    owed: int
     time_fault: str
     users: Users | None
     users_fault: str
@@ -76,20 +80,42 @@ class Review:
         """Signatures that are missing before the bundle opens here."""
         return max(0, self.threshold - sum(one.counts for one in self.signatures))
 
+    @property
+    def has_wrong_signatures(self) -> bool:
+        """Whether a signature keeps the bundle from being opened.
 
-def review_bundle(path: str | Path, trusted: Sequence[PublicKey]) -> Review:
+        What takes the place of another manifest may bear signatures by others than its signers.
+        """
+        needed = self.signatures
+        if self.manifest.version > 1:
+            needed = tuple(one for one in needed if one.listed or one.valid is False)
+        return not all(one.counts for one in needed)
+
+
+def review_bundle(
+    path: str | Path, trusted: Sequence[PublicKey], state: State | None = None
+) -> Review:
     """Read a bundle's documents without asking whose they are, how old, or whether signed enough.
+
+    Args:
+        path: The bundle.
+        trusted: Keys that are trusted here.
+        state: What this machine remembers of older versions; None for the user's own.
 
     Raises:
         NotABundleError: Nothing at `path` is a bundle.
         IntegrityError: The manifest is malformed, contradicts itself, or its policy cannot be
             enforced.
     """
-    return _review(open_source(path), TrustedKeys.of(trusted))
+    return _review(open_source(path), TrustedKeys.of(trusted), _memory(state))
 
 
 def add_signature(
-    path: str | Path, key: SigningKey, trusted: Sequence[PublicKey], digest: str = ""
+    path: str | Path,
+    key: SigningKey,
+    trusted: Sequence[PublicKey],
+    digest: str = "",
+    state: State | None = None,
 ) -> Review:
     """Sign a bundle's manifest too, after its form, its policy and all its files were checked.
 
@@ -99,27 +125,31 @@ def add_signature(
         trusted: Keys that are trusted here, to judge the signatures that are there.
         digest: The manifest that is meant, by its digest or the first digits of it; empty for
             whichever is there.
+        state: What this machine remembers: signers of the version that this one follows sign it
+            too. None for the user's own.
 
     Returns:
         The bundle's documents as they now are.
 
     Raises:
-        InputError: The key is none of the manifest's signers or has signed already, another
-            manifest is meant, or the bundle cannot be written.
+        InputError: The key is none of the manifest's signers, nor of those before, or has signed
+            already, another manifest is meant, or the bundle cannot be written.
         IntegrityError: The bundle is not whole, or a signature that is there is wrong.
     """
     source = open_source(path)
-    found = _review(source, TrustedKeys.of(trusted))
+    keys, memory = TrustedKeys.of(trusted), _memory(state)
+    found = _review(source, keys, memory)
     manifest = found.manifest
     if not manifest.digest.startswith(digest.lower()):
         raise InputError(
             f"bundle {path} has the manifest {manifest.digest}, not {digest}; nothing was signed"
         )
-    if key.keyid not in manifest.signers.keyids:
+    before = _before(manifest, memory)
+    if key.keyid not in (*manifest.signers.keyids, *(before.keyids if before else ())):
         raise InputError(
-            f"key {key.keyid} is not among the manifest's signers, so its signature would keep the "
-            "bundle from being opened; compile it with that signer, or sign with the key of one: "
-            f"{', '.join(manifest.signers.keyids)}"
+            f"key {key.keyid} is not among the manifest's signers, nor among those of an older "
+            "version seen here, so that its signature is of no use; compile it with that signer, or"
+            f" sign with the key of one: {', '.join(manifest.signers.keyids)}"
         )
     for one in found.signatures:
         if one.valid is False:
@@ -129,10 +159,20 @@ def add_signature(
             )
     check_contents(source, manifest)
     install_manifest(path, cosign(found.envelope, key))
-    return _review(open_source(path), TrustedKeys.of([*trusted, key.public_key]))
+    return _review(open_source(path), keys.and_also(key.public_key), memory)
 
 
-def _review(source: Source, trusted: TrustedKeys) -> Review:
+def _memory(state: State | None) -> State:
+    return state if state is not None else State()
+
+
+def _before(manifest: Manifest, memory: State) -> Line | None:
+    """The newest older version of a manifest that was seen on this machine."""
+    line = memory.line(manifest.lineage)
+    return line if line is not None and line.version < manifest.version else None
+
+
+def _review(source: Source, trusted: TrustedKeys, memory: State) -> Review:
     envelope = read_member(source, MANIFEST_NAME, MAX_ENVELOPE_BYTES)
     what = f"{MANIFEST_NAME} of bundle {source.path}"
     parsed = parse_envelope(envelope, what)
@@ -152,12 +192,15 @@ def _review(source: Source, trusted: TrustedKeys) -> Review:
     )
     users, fault = _users(source, manifest, trusted)
     threshold = max(trusted.threshold, manifest.signers.threshold)
+    before = _before(manifest, memory)
+    right = [one.keyid for one in signatures if one.valid]
     return Review(
         source.path,
         manifest,
         envelope,
         signatures,
         threshold,
+        before.owed(right) if before is not None else 0,
         _time_fault(manifest),
         users,
         fault,

@@ -2,7 +2,8 @@
 
 A source lists the files with their sizes and reads one in pieces. It refuses what could lead out
 of the bundle, hide bytes or grow without bound: links, special files, odd names, entries that
-overlap, decompression bombs.
+overlap or are described in two ways, decompression bombs. All that is left free in a zip file is
+how the contents of its files are packed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from hecompile.access.manifest import MANIFEST_NAME, is_member_name
 from hecompile.access.users import USERS_NAME
@@ -27,8 +28,10 @@ MAX_RATIO = 200
 _RATIO_FREE_BYTES = 1 << 20
 _PIECE = 1 << 20
 _END = struct.Struct("<4s4H2LH")
-_LOCAL_HEADER_BYTES = 30
-_CENTRAL_HEADER_BYTES = 46
+_LOCAL = struct.Struct("<4s5H3L2H")
+_LISTED = struct.Struct("<4s6H3L5H2L")
+_ZIP_VERSION = 20
+_MADE_BY_UNIX = 3
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE = (stat.S_IFREG | 0o644) << 16
 
@@ -201,6 +204,7 @@ class ArchiveSource:
         except OSError as error:
             raise cannot_read(path, error) from error
         self._check(infos, entries)
+        self._entries = {info.filename: info for info in infos}
         self._sizes = {info.filename: info.file_size for info in infos}
         if self._sizes.pop(MANIFEST_NAME, None) is None:
             raise no_manifest(path)
@@ -216,19 +220,32 @@ class ArchiveSource:
             IntegrityError: The entry is damaged or gone.
         """
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(name) as stream:
-                while piece := stream.read(_PIECE):
-                    yield piece
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-            OSError,
-        ) as error:
+            with self.path.open("rb") as stream:
+                yield from self._unpack(stream, self._entries[name])
+        except (zlib.error, KeyError, OSError) as error:
             raise self._damaged(f"file {name} cannot be unpacked") from error
+
+    def _unpack(self, stream: BinaryIO, info: zipfile.ZipInfo) -> Iterator[bytes]:
+        """Read an entry to its last byte: the zip library leaves alone what follows the data."""
+        head = _local_header(info)
+        stream.seek(info.header_offset)
+        if stream.read(len(head)) != head:
+            raise self._damaged(f"file {info.filename} is described in two ways")
+        packed = info.compress_type == zipfile.ZIP_DEFLATED
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS) if packed else None
+        left, size, checksum, waiting = info.compress_size, 0, 0, b""
+        while left or waiting:
+            raw = waiting or stream.read(min(left, _PIECE))
+            left -= 0 if waiting else len(raw)
+            piece = inflate.decompress(raw, _PIECE) if inflate is not None else raw
+            waiting = inflate.unconsumed_tail if inflate is not None else b""
+            size, checksum = size + len(piece), zlib.crc32(piece, checksum)
+            if not raw or size > info.file_size or (inflate is not None and inflate.unused_data):
+                raise self._damaged(f"file {info.filename} has not the size that it states")
+            yield piece
+        whole = inflate is None or inflate.eof
+        if (whole, size, checksum) != (True, info.file_size, info.CRC):
+            raise self._damaged(f"file {info.filename} is not what its checksum says")
 
     def _end_record(self) -> tuple[int, int, int, int]:
         """Number of entries, size and offset of their list, size of the file.
@@ -266,11 +283,15 @@ class ArchiveSource:
         for info in sorted(infos, key=lambda info: info.header_offset):
             if info.header_offset != expected:
                 raise self._damaged(f"file {info.filename} is not where it should be")
-            expected += _LOCAL_HEADER_BYTES + len(info.filename) + info.compress_size
-        listed = sum(_CENTRAL_HEADER_BYTES + len(info.filename) for info in infos)
+            expected += _LOCAL.size + len(info.filename) + info.compress_size
+        listed = sum(_LISTED.size + len(info.filename) for info in infos)
         whole = offset + list_size + _END.size
         if (len(infos), listed, expected, whole) != (total, list_size, offset, size):
             raise self._damaged("it has bytes that belong to no file")
+        with self.path.open("rb") as stream:
+            stream.seek(offset)
+            if stream.read(list_size) != b"".join(map(_listed, infos)):
+                raise self._damaged("its list of files is not spelt as it should be")
 
     def _check_entry(self, info: zipfile.ZipInfo) -> None:
         plain = (
@@ -295,13 +316,34 @@ class ArchiveSource:
         )
 
 
+def _local_header(info: zipfile.ZipInfo) -> bytes:
+    """What must stand before the data of an entry that the list of files describes."""
+    return _LOCAL.pack(b"PK\3\4", *_shared(info), 0) + info.filename.encode("ascii")
+
+
+def _listed(info: zipfile.ZipInfo) -> bytes:
+    """How an entry must stand in the list of files."""
+    made_by = _MADE_BY_UNIX << 8 | _ZIP_VERSION
+    rest = (0, 0, 0, 0, _REGULAR_FILE, info.header_offset)
+    head = _LISTED.pack(b"PK\1\2", made_by, *_shared(info), *rest)
+    return head + info.filename.encode("ascii")
+
+
+def _shared(info: zipfile.ZipInfo) -> tuple[int, ...]:
+    """The fields that stand before an entry and in the list of files alike."""
+    year, month, day, *_ = _ZIP_DATE
+    date = (year - 1980) << 9 | month << 5 | day
+    sizes = (info.CRC, info.compress_size, info.file_size)
+    return (_ZIP_VERSION, 0, info.compress_type, 0, date, *sizes, len(info.filename))
+
+
 def archive_entry(name: str, data: bytes) -> zipfile.ZipInfo:
     """How a file stands in a bundle's zip file: equal contents give equal bytes.
 
     Contents that pack so well that the reader would take them for a bomb are stored unpacked.
     """
     info = zipfile.ZipInfo(name, _ZIP_DATE)
-    info.create_system = 3
+    info.create_system = _MADE_BY_UNIX
     info.external_attr = _REGULAR_FILE
     packed = len(zlib.compress(data)) if len(data) > _RATIO_FREE_BYTES else len(data)
     fits = len(data) <= packed * MAX_RATIO // 2

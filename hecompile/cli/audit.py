@@ -10,7 +10,7 @@ import click
 
 from hecompile.cli import console
 from hecompile.cli.options import PATH, json_option, output_option, trust_option
-from hecompile.errors import UsageError
+from hecompile.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
     from hecompile.access.audit import AuditEntry
@@ -51,10 +51,10 @@ def verify(
     Entries cut off at the end leave a valid log. Note the last entry elsewhere from time to time,
     and give it with --expect-head.
     """
-    from hecompile.access.audit import default_audit_path, verify_audit
+    from hecompile.access.audit import verify_audit
     from hecompile.access.checkpoints import known_audit_keys
 
-    place = path if path is not None else default_audit_path()
+    place = _log_at(path)
     expected = expect_head.lower() if expect_head is not None else None
     found = verify_audit(place, known_audit_keys(keys), expected)
     document = {"path": str(place), **asdict(found)}
@@ -129,13 +129,18 @@ def show(
     trust: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Print the decisions in the log PATH, which is checked first."""
-    from hecompile.access.audit import default_audit_path, read_audit
+    """Print the decisions in the log PATH, which is checked first.
+
+    An allow says that the policy grants it. What then left is counted in an entry of its own, whose
+    rule ends in "release N of M": an allow to declassify that no such entry follows let nothing
+    out.
+    """
+    from hecompile.access.audit import read_audit
     from hecompile.access.checkpoints import known_audit_keys
 
     if (bundle is None) != (reader is None):
         raise UsageError("--bundle and --as belong together: who reads, by whose policy")
-    place = path if path is not None else default_audit_path()
+    place = _log_at(path)
     manifest = None
     if bundle is not None and reader is not None:
         manifest = _ask_to_read(bundle, trust, reader, place)
@@ -153,20 +158,36 @@ def show(
     console.result(document, text, as_json)
 
 
+def _log_at(path: Path | None) -> Path:
+    """The log that is meant, unless it begins as none does."""
+    from hecompile.access.audit import default_audit_path
+    from hecompile.access.audit_lines import MAX_LINE_BYTES
+
+    place = path if path is not None else default_audit_path()
+    try:
+        with place.open("rb") as stream:
+            first = stream.readline(MAX_LINE_BYTES)
+    except OSError:
+        # Who reads it says so; a log may also begin with the decision who may read it.
+        return place
+    if first and not (first.startswith(b"{") and b'"previous":' in first):
+        raise IntegrityError(
+            f"{place} is no audit log: its first line is no entry; name the log, or leave the name "
+            f"out for your own ({default_audit_path()})"
+        )
+    return place
+
+
 def _ask_to_read(bundle: Path, trust: tuple[Path, ...], reader: str, log: Path) -> str:
     """Ask the policy of a bundle whether `reader` may read the log; return its manifest's digest.
 
     The answer is taken down in the same log.
     """
-    from hecompile.access.decide import Gate, PolicyIndex
-    from hecompile.access.identity import load_identity
     from hecompile.access.policy import AUDIT, Action
     from hecompile.cli.door import open_door
 
     door = open_door(bundle, trust, log)
-    index = PolicyIndex(door.manifest.policy, door.users)
-    load_identity(reader)
-    Gate(index, door.log, door.manifest.digest).require(reader, Action.READ, AUDIT)
+    door.guard(reader).acting(((Action.READ, AUDIT),))
     return door.manifest.digest
 
 

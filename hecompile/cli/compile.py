@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from hecompile.preprocess import Step
 
 
+ROUGH_SHARE = 0.1
+"""Share of an output's range beyond which a predicted error is warned of."""
+
+
 @click.command("compile")
 @click.argument("model", type=PATH)
 @click.option(
@@ -184,7 +188,31 @@ def command(
     compiled.save(
         output, signing_key=signing_key, overwrite=overwrite, terms=agreed, tell=console.say
     )
+    if agreed.signers.threshold > 1:
+        console.warn(
+            f"the bundle bears 1 of {agreed.signers.threshold} signatures and cannot be opened "
+            "before the others signed it: hecompile manifest sign"
+        )
     tell(compiled, output, built_in=policy is None, as_json=as_json)
+
+
+def _rough_outputs(compiled: Compiled) -> list[str]:
+    """Warnings of outputs that their predicted error makes of little use."""
+    found = []
+    error = compiled.predicted_error
+    for entry in compiled.spec.outputs:
+        if entry.ranges is None:
+            continue
+        width = entry.ranges.whole.upper - entry.ranges.whole.lower
+        steps = [p.step for p in compiled.releases if p.output == entry.label and p.step]
+        if error > ROUGH_SHARE * width or any(error > step for step in steps):
+            found.append(
+                f"the predicted error of {error:.2g} is large beside output '{entry.label}', whose "
+                f"values span {width:.2g}"
+                + "".join(f" and are rounded to {step:g}" for step in steps)
+                + ": ask for a --precision"
+            )
+    return found
 
 
 def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> None:
@@ -199,6 +227,7 @@ def tell(compiled: Compiled, output: Path, built_in: bool, as_json: bool) -> Non
         for fit in compiled.report.fits
         if fit.outside > 0
     ]
+    warnings += _rough_outputs(compiled)
     warnings += policy_warnings(compiled.policy, compiled.users, compiled.facts)
     warnings += work_warnings(compiled.policy, compiled.users, compiled.facts)
     for warning in warnings:

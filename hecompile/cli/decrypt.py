@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,11 +77,8 @@ def command(
     if releases or scope is Scope.COHORT or _is_release(guard, labels, scope):
         _release(door, guard, access, only, scope, keys, encrypted, output, vault, as_json)
         return
-    from hecompile.runtime.wants import decryptions
-
     granted = guard.decrypt(labels, some=not only)
     check_output(output)
-    access.identity(guard, decryptions(granted))
     custodian, envelopes = _opened(door, guard, access, keys, encrypted, vault)
     from hecompile.cli.samples import samples_document, shown, write_npz
 
@@ -112,11 +109,8 @@ def _release(
     as_json: bool,
 ) -> None:
     """Release what the policy grants."""
-    from hecompile.runtime.wants import declassifications, labels_of
-
     decisions = guard.declassify(guard.chosen(only), scope, some=not only)
     check_output(output)
-    access.identity(guard, declassifications(labels_of(decisions)))
     custodian, envelopes = _opened(door, guard, access, keys, encrypted, vault)
     from hecompile.cli.samples import write_npz
 
@@ -134,7 +128,7 @@ def _opened(
     keys: Path,
     encrypted: Path,
     vault: VaultChoice,
-) -> tuple[Custodian, list[bytes]]:
+) -> tuple[Custodian, Iterable[bytes]]:
     """The key holder, who was let in already, and the envelopes to open."""
     from hecompile.cli.hectfile import read_parts
     from hecompile.runtime.custodian import Custodian

@@ -70,21 +70,23 @@ def _play(demo: Demo, as_json: bool) -> int:
     lstm = lstm_shape(compiled)
     report = compiled.report.to_json()
     say(f"   {lstm['steps']} LSTM steps, hidden size {lstm['hidden']}")
-    say(f"\n2. compiled it: {demo.out / 'bundle'}\n{report_text(report)}")
+    bound = compiled.predicted_error
+    say(f"\n2. compiled it: {demo.out / 'bundle'}, predicted error {bound:.2e}")
     say(f"   who sees what of it, by its manifest:\n{role_table(demo.manifest())}")
     demo.keygen()
     say(f"3. the vault made keys: {demo.out / 'keys'} for the others, {demo.out / 'vault'}\n")
     wards = demo.run()
-    bound = compiled.predicted_error
     say("4. a process without the secret key classified encrypted beats")
     say(beats_text(wards, demo.classes(), bound))
-    say(costs_text(wards))
     answers = demo.ask(wards)
-    say("5. everybody asks; each answer with the entry that it left in the audit log")
+    say("\n5. everybody asks; each answer with the entry that it left in the audit log")
     say(answers_text(answers))
     test = demo.test(compiled)
-    say("6. all held-out beats, in the clear")
+    say("\n6. all held-out beats, in the clear")
     say(held_out_text(test))
+    say("\n7. what it took")
+    say(costs_text(wards))
+    say(report_text(report, operations=False))
     rows = [*demo.seconds.items(), ("together", sum(demo.seconds.values()))]
     say(console.table([(k, f"{v:.1f} s") for k, v in rows], ("stage", "time")))
     beats = [beat for ward in wards for beat in ward.beats]

@@ -25,6 +25,10 @@ ENTITLED: Final = {
 """What each role is to get; everything else that is asked for is to be refused."""
 
 
+BEATS_SHOWN: Final = 8
+"""Beats whose scores are printed one by one: half of them the doctor's, half from all others."""
+
+
 def find_failures(
     worst: float,
     bound: float,
@@ -92,25 +96,37 @@ def beats_text(wards: Sequence[Ward], classes: tuple[str, ...], bound: float) ->
     from hecompile.demo import POSITIVE
 
     beats = [beat for ward in wards for beat in ward.beats]
+    answers = [classes[beat.encrypted.index(max(beat.encrypted))] for beat in beats]
     rows = [
         (
             f"{beat.number}",
             beat.label,
-            classes[beat.encrypted.index(max(beat.encrypted))],
+            answer,
             f"{beat.encrypted[POSITIVE]:+.5f}",
             f"{beat.plain[POSITIVE]:+.5f}",
             f"{beat.difference:.1e}",
         )
-        for beat in beats
+        for beat, answer in ((beats[i], answers[i]) for i in _shown(len(beats)))
     ]
+    right = sum(beat.label == answer for beat, answer in zip(beats, answers, strict=True))
+    more = f"and {len(beats) - len(rows)} more (--json has all); " if len(beats) > len(rows) else ""
     head = ("beat", "truth", "answer", "encrypted", "onnxruntime", "difference")
     worst = max(beat.difference for beat in beats)
     return (
         f"   score: the logit of '{classes[POSITIVE]}'; difference: the largest over both logits;\n"
         "   encrypted: as the holder of the key could decrypt it, here for comparison alone\n"
         + console.table(rows, head, indent="   ")
-        + f"   largest difference {worst:.2e}, predicted bound {bound:.2e}\n"
+        + f"   {more}{right} of {len(beats)} answers are the truth; "
+        f"largest difference {worst:.2e}, predicted bound {bound:.2e}\n"
     )
+
+
+def _shown(count: int) -> list[int]:
+    """Which of so many beats are printed."""
+    if count <= BEATS_SHOWN:
+        return list(range(count))
+    half = BEATS_SHOWN // 2
+    return [*range(half), *np.linspace(half, count - 1, BEATS_SHOWN - half).astype(int).tolist()]
 
 
 def work_document(wards: Sequence[Ward]) -> dict[str, object]:

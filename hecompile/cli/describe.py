@@ -64,17 +64,16 @@ def policy_text(policy: Policy, users: Users | None = None) -> str:
     return f"{text}  users, version {users.version}:\n{console.table(people, indent='    ')}"
 
 
-def report_text(report: Report) -> str:
-    """What a program promises and costs, for people."""
-    return "".join(
-        (
-            console.table(_facts(report), indent=""),
-            _plan(report),
-            "operations by level:\n",
-            _operations(report),
-            _activations(report),
-        )
-    )
+def report_text(report: Report, *, operations: bool = True) -> str:
+    """What a program promises and costs, for people.
+
+    Args:
+        report: The report as JSON values.
+        operations: Whether to count the operations of each level.
+    """
+    counts = f"operations by level:\n{_operations(report)}" if operations else ""
+    facts = console.table(_facts(report), indent="")
+    return f"{facts}{_plan(report)}{counts}{_activations(report)}"
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:

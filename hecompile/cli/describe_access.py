@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hecompile.cli import console
 
 if TYPE_CHECKING:
     from hecompile.access.manifest import Manifest
     from hecompile.access.policy import Obligations
+
+
+UNDER_THE_KEY: Final = "everything under the key"
+"""What a holder of the secret key sees of values, whatever else it may do."""
 
 
 def access_document(manifest: Manifest) -> dict[str, object]:
@@ -33,20 +38,37 @@ def access_text(manifest: Manifest) -> str:
 
 
 def role_table(manifest: Manifest) -> str:
-    """Role x object x how finely it is seen, for people; roles that may do nothing are left out."""
-    from hecompile.access.policy import Kind, permission_table
+    """Role x object x how finely it is seen, for people; roles that may do nothing are left out.
+
+    Whoever holds the secret key can decrypt whatever ciphertext it gets hold of, so that what its
+    permissions say of values bounds nothing.
+    """
+    from hecompile.access.policy import KEY_SECRET, Kind, permission_table
 
     cells: dict[str, dict[str, dict[str, None]]] = {}
-    columns: dict[str, None] = {}
+    columns: dict[str, bool] = {}
+    holders: set[str] = set()
     for row in permission_table(manifest.policy):
         column = "keys" if row.object.kind is Kind.KEY else str(row.object)
-        columns[column] = None
+        columns[column] = row.object.kind in (Kind.INPUT, Kind.OUTPUT, Kind.PROGRAM)
+        if row.object == KEY_SECRET:
+            holders.add(row.role)
         cells.setdefault(row.role, {}).setdefault(column, {})[row.granularity] = None
     rows = [
-        (role, *("; ".join(found.get(column, ())) or "-" for column in columns))
+        (
+            role,
+            *(
+                UNDER_THE_KEY if role in holders and encrypted else _joined(found.get(column))
+                for column, encrypted in columns.items()
+            ),
+        )
         for role, found in cells.items()
     ]
     return console.table(rows, ("role", *columns))
+
+
+def _joined(seen: Iterable[str] | None) -> str:
+    return "; ".join(seen or ()) or "-"
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:

@@ -18,8 +18,6 @@ from hecompile.cli import console
 from hecompile.errors import IntegrityError
 from hecompile.runtime.guard import PolicyGuard
 
-REPORT_FILE = "report.json"
-
 
 @dataclass(frozen=True)
 class Door:

@@ -37,30 +37,32 @@ def command(
     """Check, preprocess, encrypt and sign the samples in X.npz.
 
     Arrays are named as the model's inputs, samples first. They are encrypted under the public key
-    and signed with the identity of USER, who must be allowed to submit them where they arrive.
+    and signed with the identity of USER, who must be allowed to submit them where they arrive. The
+    purpose is signed with them: whoever receives them decides by it.
     """
     from hecompile.runtime.wants import encryptions
 
     door = access.door(bundle)
     guard = access.guard(door)
-    guard.encrypt(guard.inputs)
+    identity = guard.acting(encryptions(guard.inputs))
     check_output(output)
-    identity = access.identity(guard, encryptions(guard.inputs))
+    from hecompile.access.key_cards import KeyInspector
     from hecompile.cli.hectfile import write_parts
     from hecompile.cli.samples import read_samples
     from hecompile.runtime.bundle_parts import read_spec
     from hecompile.runtime.client import Client, RangeWarning
-    from hecompile.runtime.inspection import check_handed_over
     from hecompile.runtime.keycard import Role
     from hecompile.runtime.keys import load_public_key
+    from hecompile.runtime.secret_search import check_handed_over
 
     check_handed_over(keys, Role.PUBLIC)
     spec = read_spec(door.files())
     arrays = read_samples(samples, spec)
-    key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
+    cards = KeyInspector(door.manifest, door.users)
+    key = load_public_key(keys, spec.parameters, spec.program, spec.manifest, cards)
     warnings: list[RangeWarning] = []
     lifetime = door.manifest.policy.envelope_seconds
-    client = Client(spec, key, identity=identity, lifetime=lifetime)
+    client = Client(spec, key, identity=identity, lifetime=lifetime, purpose=access.purpose)
     envelopes = client.encrypt(arrays, warnings.append)
     for warning in warnings:
         console.warn(warning)

@@ -44,25 +44,27 @@ def command(
     BUNDLE must be compiled with --encrypt-model and hold the model owner's part: what
     `hecompile export` writes, for all others, does not.
     """
+    from hecompile.runtime.wants import MODELLING
+
     door = access.door(bundle)
-    guard = access.guard(door)
-    guard.encrypt_model()
+    identity = access.guard(door).acting(MODELLING)
     check_output(output)
+    from hecompile.access.key_cards import KeyInspector
     from hecompile.files import atomic_write_bytes
     from hecompile.runtime.bundle_parts import read_program, read_spec, read_weights
-    from hecompile.runtime.inspection import check_handed_over
     from hecompile.runtime.keycard import Role
     from hecompile.runtime.keys import load_public_key
     from hecompile.runtime.model_weights import ModelOwner
-    from hecompile.runtime.wants import MODELLING
+    from hecompile.runtime.secret_search import check_handed_over
 
-    identity = access.identity(guard, MODELLING)
     check_handed_over(keys, Role.PUBLIC)
     files = door.files()
     spec = read_spec(files)
-    key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
+    cards = KeyInspector(door.manifest, door.users)
+    key = load_public_key(keys, spec.parameters, spec.program, spec.manifest, cards)
     constants = read_weights(files, spec) or {}
-    owner = ModelOwner(read_program(files, spec), constants, key, spec.manifest, identity)
+    program, purpose = read_program(files, spec), access.purpose
+    owner = ModelOwner(program, constants, key, spec.manifest, identity, purpose=purpose)
     data = owner.encrypt(console.Progress())
     atomic_write_bytes(output, data)
     document = {"output": str(output), "weights": len(owner.contract), "bytes": len(data)}

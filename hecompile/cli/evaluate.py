@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from hecompile.access.identity import Identity
     from hecompile.cli.door import Door
     from hecompile.ir.program import Program
+    from hecompile.runtime.allowance import Allowance
     from hecompile.runtime.crew import Outcome
     from hecompile.runtime.gateway import Gateway
     from hecompile.runtime.guard import PolicyGuard
     from hecompile.runtime.header import Header
     from hecompile.runtime.inspection import Inspector
+    from hecompile.runtime.key_folders import ExactCard
     from hecompile.runtime.processes import EvaluatorProcess
+    from hecompile.runtime.program_files import Server
     from hecompile.runtime.spec import ClientSpec
 
 REQUEST_SUFFIX = ".request"
@@ -56,6 +59,13 @@ STATE_SUFFIX = ".state"
     metavar="PROFILE",
     help="Write CPU seconds by operation and level there, for hecompile inspect --measured.",
 )
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Most seconds by the clock for loading, and for the evaluations together; by default one"
+    " hour for each evaluation.",
+)
 @output_option("The encrypted outputs.", True, "OUT.hect")
 @workers_option
 @weights_cache_option
@@ -70,19 +80,19 @@ def command(
     response: Path | None,
     model: Path | None,
     profile: Path | None,
+    timeout: float | None,
     output: Path,
     workers: int,
     weights_cache: Path | None,
-    memory_limit: int | None,
-    cpu_limit: int | None,
+    allowed: Allowance,
     access: Access,
     as_json: bool,
 ) -> None:
     """Compute on encrypted samples with the evaluation keys.
 
-    Envelopes are looked at here: who signed, whether that user may, and whether it was sent before.
-    A process of its own, with limits and without the identity of USER, computes; its results are
-    signed here.
+    Envelopes are looked at here: who signed, whether that user may, and whether it was sent before;
+    all of a file are taken, or none if one is refused. A process of its own, with limits and
+    without the identity of USER, computes; its results are signed here.
 
     Where the program needs the key holder, OUT.hect.request and OUT.hect.state are written instead
     of OUT.hect. Send the request to `hecompile refresh`, then go on with --resume OUT.hect.state
@@ -98,10 +108,9 @@ def command(
 
     door = access.door(bundle)
     guard = access.guard(door)
-    guard.evaluate()
+    identity = guard.acting(EVALUATION)
     check_output(output)
     check_output(profile)
-    identity = access.identity(guard, EVALUATION)
     front = _Front.of(door, guard, access.inspector(guard), identity, keys, model)
     items, headers = front.looked_at(encrypted or resume or output, response)
     # A profile is one process's.
@@ -111,13 +120,12 @@ def command(
         workers=workers,
         profile=profile is not None,
         weights_cache=weights_cache,
-        memory=memory_limit,
-        cpu=cpu_limit,
+        allowed=allowed,
+        timeout=timeout,
     )
     with process:
         # Taken once the process is ready, so that one that cannot start uses nothing up.
-        for header in headers:
-            front.gateway.take(header)
+        front.gateway.take(*headers)
         outcomes = process.advance(items)
     signed = [front.signed(*pair) for pair in zip(outcomes, headers, strict=True)]
     _finish(signed, _Files.beside(output), resume, as_json)
@@ -142,20 +150,22 @@ class _Front:
     """What stands before the evaluating process, and does not compute.
 
     Attributes:
-        server: Contents of the evaluator's files, program and constants.
+        server: The evaluator's files.
         program: The program in them.
         spec: What is known of it.
         gateway: Looks at envelopes, and signs.
         keys: Folder of the evaluation keys.
+        card: The card of the keys, which was looked at.
         key_id: Identifier of the key.
         model: Envelope of encrypted weights that was let pass, if there are some.
     """
 
-    server: tuple[bytes, bytes]
+    server: Server
     program: Program
     spec: ClientSpec
     gateway: Gateway
     keys: Path
+    card: ExactCard
     key_id: str
     model: bytes | None
 
@@ -170,16 +180,14 @@ class _Front:
         model: Path | None,
     ) -> _Front:
         """Read what is needed of a bundle, and look at the model's envelope."""
-        from hecompile.runtime.bundle_parts import (
-            CONSTANTS_FILE,
-            PROGRAM_FILE,
-            read_program,
-            read_spec,
-        )
+        from hecompile.access.key_cards import KeyInspector
+        from hecompile.runtime.bundle_parts import read_program, read_server, read_spec
         from hecompile.runtime.gateway import Gateway
-        from hecompile.runtime.inspection import check_handed_over, lifetime_of
-        from hecompile.runtime.keycard import Role, open_folder
+        from hecompile.runtime.inspection import lifetime_of
+        from hecompile.runtime.key_folders import ExactCard, open_folder
+        from hecompile.runtime.keycard import Role
         from hecompile.runtime.model_weights import check_model, read_model_file
+        from hecompile.runtime.secret_search import check_handed_over
 
         check_handed_over(keys, Role.EVALUATION)
         files = door.files()
@@ -190,35 +198,44 @@ class _Front:
             )
         spec = read_spec(files)
         program = read_program(files, spec)
-        source = open_folder(keys, Role.EVALUATION, spec.parameters, spec.program, spec.manifest)
+        cards = KeyInspector(door.manifest, door.users)
+        source = open_folder(
+            keys, Role.EVALUATION, spec.parameters, spec.program, spec.manifest, cards
+        )
         key_id = source.card.key_id
         data = read_model_file(model, program) if model is not None else None
         check_model(data, program, key_id, spec.manifest, inspector)
-        server = files.read(PROGRAM_FILE), files.read(CONSTANTS_FILE)
-        gateway = Gateway(spec, key_id, identity, inspector, lifetime_of(guard))
-        return cls(server, program, spec, gateway, keys, key_id, data)
+        gateway = Gateway(spec, key_id, identity, inspector, lifetime_of(guard), guard.purpose)
+        looked_at = ExactCard(source.digest)
+        return cls(read_server(files), program, spec, gateway, keys, looked_at, key_id, data)
 
     def looked_at(
         self, source: Path, response: Path | None
     ) -> tuple[list[tuple[bytes, bytes]], list[Header]]:
-        """Encrypted samples, or states and the answers that they waited for, all let pass."""
+        """Encrypted samples, or states and the answers that they waited for, all let pass.
+
+        Each is let pass before the next is read.
+        """
         from hecompile.cli.hectfile import read_parts
         from hecompile.runtime.checkpoint import waiting_session
         from hecompile.runtime.envelope import envelope_limit
 
         if response is None:
             inputs = envelope_limit(self.spec.parameters, self.spec.input_ciphertexts)
-            parts = read_parts(source, inputs)
-            return [(part, b"") for part in parts], list(map(self.gateway.check_input, parts))
+            passed = list(self.gateway.check_inputs(read_parts(source, inputs)))
+            return [(part, b"") for part, _ in passed], [header for _, header in passed]
         limits = [envelope_limit(self.spec.parameters, r.response) for r in self.spec.refreshes]
-        states, answers = read_parts(source), read_parts(response, max(limits, default=0))
-        if len(answers) != len(states):
+        waiting, answers = read_parts(source), read_parts(response, max(limits, default=0))
+        if answers.count != waiting.count:
             raise IntegrityError(
-                f"{response} answers {len(answers)} evaluations, where {source} holds {len(states)}"
+                f"{response} answers {answers.count} evaluations, where {source} holds"
+                f" {waiting.count}"
             )
-        items = list(zip(states, answers, strict=True))
+        states = list(waiting)
         sessions = [waiting_session(s, self.spec.program, self.key_id) for s in states]
-        return items, list(map(self.gateway.check_response, answers, sessions))
+        passed = list(self.gateway.check_responses(answers, sessions))
+        items = [(state, answer) for state, (answer, _) in zip(states, passed, strict=True)]
+        return items, [header for _, header in passed]
 
     def process(
         self,
@@ -227,31 +244,31 @@ class _Front:
         workers: int,
         profile: bool,
         weights_cache: Path | None,
-        memory: int | None,
-        cpu: int | None,
+        allowed: Allowance,
+        timeout: float | None,
     ) -> EvaluatorProcess:
         """The process that computes, with its limits."""
-        from hecompile.estimate import estimate
         from hecompile.runtime.inspection import OpenInspector
         from hecompile.runtime.processes import EvaluatorProcess, Tasks
-        from hecompile.runtime.sandbox import Limits
+        from hecompile.runtime.sandbox import WALL_SECONDS
 
-        sent = sum(len(part) for item in items for part in item)
-        limits = Limits.predicted(estimate(self.program).memory_bytes + 4 * sent, len(items))
-        limits = replace(limits, memory=memory or limits.memory, cpu=cpu or limits.cpu)
+        sent = [self.model or b"", *(part for item in items for part in item)]
         alone = len(items) == 1
         return EvaluatorProcess(
-            *self.server,
+            self.server.program,
+            self.server.constants,
             self.spec,
             self.keys,
             model=self.model,
-            memory_limit=None if memory is None else memory // 2,
+            memory_limit=allowed.weights,
+            timeout=timeout if timeout is not None else WALL_SECONDS * len(items),
             progress=console.Progress(),
             workers=workers if alone else 1,
             weights_cache=weights_cache,
             inspector=OpenInspector(),
-            limits=limits,
+            limits=allowed.limits(self.program, sent, len(items)),
             tasks=Tasks(1 if alone else workers, profile),
+            cards=self.card,
         )
 
     def signed(self, outcome: Outcome, of: Header) -> Outcome:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hecompile.bundle.layout import REPORT_FILE
 from hecompile.cli import console
 from hecompile.cli.describe import policy_document, policy_text, report_text
 from hecompile.cli.describe_access import access_document, access_text, role_table
-from hecompile.cli.door import REPORT_FILE, Door, open_door
+from hecompile.cli.door import Door, open_door
 from hecompile.cli.options import (
     PATH,
     bundle_argument,

@@ -62,9 +62,7 @@ def command(
     from hecompile.runtime.wants import HOLDING
 
     door = access.door(bundle)
-    guard = access.guard(door)
-    guard.hold()
-    access.identity(guard, HOLDING)
+    identity = access.guard(door).acting(HOLDING)
     for folder in (output, secret_folder):
         if folder is not None and folder.exists():
             raise InputError(f"{folder} exists already; name another folder for the keys")
@@ -95,6 +93,7 @@ def command(
         workers,
         vault.making(),
         secret_folder,
+        identity,
     )
     folders = {folder.name: folder for folder in sorted(output.iterdir())}
     if secret_folder is not None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from hecompile.cli import console
 from hecompile.cli.options import PATH, bundle_argument, json_option, trust_option
-
-if TYPE_CHECKING:
-    from hecompile.bundle.review import Review
 
 DIFFERS = 1
 
@@ -37,17 +33,21 @@ def sign(
 ) -> None:
     """Add a signature to the manifest of BUNDLE, for bundles that need several.
 
+    What takes the place of an older version needs as many signatures by that one's signers as that
+    one needed; they sign it with this command too.
+
     Form, policy and files are checked first, and what was signed is shown. Look at it before with
     'manifest show' or 'manifest diff', and name the digest that you saw with --digest.
     """
-    from hecompile.access.signing import SigningKey, TrustStore, default_key_path
+    from hecompile.access.identity import own_signer
+    from hecompile.access.signing import TrustStore
     from hecompile.bundle.review import add_signature
-    from hecompile.cli.manifest_text import review_document, review_text
+    from hecompile.cli.manifest_text import missing_text, review_document, review_text
 
-    signer = SigningKey.load(key if key is not None else default_key_path())
+    signer = own_signer(key)
     review = add_signature(bundle, signer, TrustStore().load(trust), digest)
     document = {"signed_by": signer.keyid, **review_document(review)}
-    told = f"signed {bundle} with key {signer.keyid}{_missing(review)}\n"
+    told = f"signed {bundle} with key {signer.keyid}{missing_text(review)}\n"
     console.result(document, told + review_text(review), as_json)
 
 
@@ -105,7 +105,7 @@ def diff(old: Path, new: Path, trust: tuple[Path, ...], as_json: bool) -> int:
     from hecompile.access.manifest_diff import compare_manifests
     from hecompile.access.signing import TrustStore
     from hecompile.bundle.review import review_bundle
-    from hecompile.cli.manifest_text import differences_text, succession_text
+    from hecompile.cli.manifest_text import differences_text, missing_text, succession_text
 
     trusted = TrustStore().load(trust)
     before, after = (review_bundle(path, trusted) for path in (old, new))
@@ -119,12 +119,6 @@ def diff(old: Path, new: Path, trust: tuple[Path, ...], as_json: bool) -> int:
     text = succession_text(before.manifest, after.manifest) + differences_text(found)
     console.result(document, text, as_json)
     for name, review in ((old, before), (new, after)):
-        if review.missing:
-            console.warn(f"{name} is not to be believed yet{_missing(review)}")
+        if missing := missing_text(review):
+            console.warn(f"{name} is not to be believed yet{missing}")
     return DIFFERS if found else 0
-
-
-def _missing(review: Review) -> str:
-    if not review.missing:
-        return ""
-    return f": {console.counted(review.missing, 'signature')} of {review.threshold} missing"

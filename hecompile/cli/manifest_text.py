@@ -34,6 +34,7 @@ def review_document(review: Review) -> dict[str, object]:
         **access_document(manifest),
         "signatures": [{**asdict(one), "counts": one.counts} for one in review.signatures],
         "signatures_missing": review.missing,
+        "signatures_owed": review.owed,
         "time_fault": review.time_fault,
         "users_fault": review.users_fault,
         "files": [asdict(entry) for entry in manifest.files],
@@ -183,9 +184,29 @@ def _belief(review: Review) -> str:
     told = f"{counted} of {review.threshold} signatures"
     if review.missing:
         return f"no: {told}"
-    if not all(one.counts for one in review.signatures):
+    if review.has_wrong_signatures:
         return f"no: {told}, but others too"
+    if review.owed:
+        return f"no: {told}, but {_owed(review)}"
     return f"no: {review.time_fault}" if review.time_fault else f"yes: {told}"
+
+
+def _owed(review: Review) -> str:
+    return (
+        f"{console.counted(review.owed, 'signature')} by signers of the older version seen here "
+        "missing"
+    )
+
+
+def missing_text(review: Review) -> str:
+    """Which signatures are missing before the bundle opens here, after a colon; or nothing."""
+    told = []
+    if review.missing:
+        counted = console.counted(review.missing, "signature")
+        told.append(f"{counted} of {review.threshold} missing")
+    if review.owed:
+        told.append(_owed(review))
+    return f": {'; '.join(told)}" if told else ""
 
 
 def _flows(manifest: Manifest) -> str:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hecompile.errors import AccessDeniedError, InputError, IntegrityError, UsageError
+from hecompile.errors import AccessDeniedError, InputError
 
 if TYPE_CHECKING:
-    from hecompile.access.identity import Identity
     from hecompile.cli.door import Door
     from hecompile.runtime.guard import PolicyGuard
     from hecompile.runtime.inspection import Inspector
-    from hecompile.runtime.wants import Want
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,26 +75,6 @@ class Access:
         """What asks the policy for the user."""
         return door.guard(self.user, self.purpose)
 
-    def identity(self, guard: PolicyGuard, wants: Sequence[Want]) -> Identity:
-        """The identity of the user in whose name `guard` was asked for `wants`, and granted them.
-
-        Raises:
-            UsageError: No user was named, and not one alone may.
-            InputError: The identity is not on this machine.
-            IntegrityError: The one on this machine is not the one of the users document.
-        """
-        from hecompile.access.identity import load_identity
-
-        identity = load_identity(guard.user or _only_user(guard, wants))
-        entry = guard.users.user(identity.user) if guard.users is not None else None
-        if entry is None or entry.keyid != identity.keyid:
-            raise IntegrityError(
-                f"the identity of user '{identity.user}' on this machine is not the one in the"
-                f" users document; have its key ('hecompile identity show {identity.user}') put"
-                " into the document"
-            )
-        return identity
-
     def inspector(self, guard: PolicyGuard) -> Inspector:
         """What looks at the envelopes that others sent.
 
@@ -110,22 +88,7 @@ class Access:
             raise AccessDeniedError(
                 "Access Denied: the bundle has no users document, so nobody may send anything"
             )
-        return Inspector(guard.manifest, guard.users, State(), guard.gate, purpose=self.purpose)
-
-
-def _only_user(guard: PolicyGuard, wants: Sequence[Want]) -> str:
-    """The only user who may do all of `wants`."""
-    from hecompile.access.decide import PolicyIndex, Request
-
-    index = PolicyIndex(guard.manifest.policy, guard.users)
-    able = [
-        user.name
-        for user in (guard.users.users if guard.users is not None else ())
-        if all(index.decide(Request(user.name, *want, guard.purpose)).allowed for want in wants)
-    ]
-    if len(able) != 1:
-        raise UsageError("say who acts with --as USER")
-    return able[0]
+        return Inspector(guard.manifest, guard.users, State(), guard.gate)
 
 
 def access_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -182,15 +145,22 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> in
     return int(digits) << shift
 
 
-def limit_options(function: F) -> F:
-    """`--memory-limit` and `--cpu-limit`: what the evaluating process may take."""
+def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--memory-limit` and `--cpu-limit`: one `Allowance` named `allowed`."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, memory_limit: int | None, cpu_limit: int | None, **more: Any) -> Any:
+        from hecompile.runtime.allowance import Allowance
+
+        return function(*args, allowed=Allowance(memory_limit, cpu_limit), **more)
+
     with_cpu = click.option(
         "--cpu-limit",
         type=click.IntRange(min=1),
         metavar="SECONDS",
         help="Most processor seconds of each evaluating process; by default one hour for loading"
         " and one for each evaluation.",
-    )(function)
+    )(wrapped)
     return click.option(
         "--memory-limit",
         callback=_size,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,40 +51,44 @@ def check(
     trust: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Prove rules S1 to S8 of POLICY.toml, as far as they can be known.
+    """Prove what is known of rules S1 to S8 of POLICY.toml, and say what is left to prove.
 
     Without --model and --bundle, the program is taken to have the inputs and outputs that the
-    policy names. What depends on the compiled program is proved with --bundle alone, and again at
-    every compilation and loading.
+    policy names. What depends on the compiled program is proved at every compilation and loading;
+    --bundle tells the parameters, --model the names alone.
     """
     if model is not None and bundle is not None:
         raise UsageError("give --model or --bundle, not both: a bundle knows its model")
     from hecompile.access.policy_io import read_policy
-    from hecompile.access.proof import check_policy, policy_warnings, work_warnings
-    from hecompile.access.users import check_users, read_users
+    from hecompile.access.users import read_users
+    from hecompile.cli import policy_check
 
     policy = read_policy(path)
     given = read_users(users, policy) if users is not None else None
-    facts = _facts(policy, model, bundle, trust)
-    check_policy(policy, facts, given)
-    if given is not None:
-        check_users(policy, given)
-    warnings = policy_warnings(policy, given, facts)
-    if given is not None:
-        warnings += work_warnings(policy, given, facts)
+    warnings = policy_check.check(
+        policy, policy_check.facts_for(policy, model, bundle, trust), given
+    )
     for warning in warnings:
         console.warn(warning)
+    source = bundle or model
+    proved, left = policy_check.rules_proved(
+        program=source is not None, users=given is not None, compiled=bundle is not None
+    )
     document = {
         "policy": policy.digest,
         "roles": len(policy.roles),
         "permissions": len(policy.permissions),
         "users": len(given.users) if given is not None else None,
-        "program": _known_from(model, bundle),
-        "warnings": list(warnings),
+        "program": str(source) if source is not None else "the names that it gives itself",
+        "proved": proved,
+        "proved_when_compiled": left,
+        "warnings": warnings,
     }
     text = (
         f"{path}: {len(policy.roles)} roles, {len(policy.permissions)} permissions hold together "
-        f"for the program of {document['program']}; policy {policy.digest[:16]}"
+        f"for the program of {document['program']}; policy {policy.digest[:16]}\n"
+        + "".join(f"  proved: {one}\n" for one in proved)
+        + "".join(f"  proved when it is compiled: {one}\n" for one in left)
     )
     console.result(document, text, as_json)
 
@@ -126,8 +129,8 @@ def explain_command(
         raise UsageError(
             f"unknown action '{action}'{suggestion(action, Action)}; use one of {', '.join(Action)}"
         )
-    policy, known, _ = _open(source, users, trust)
-    request = Request(user, Action(action), _object(obj), purpose, Scope(scope))
+    policy, known, facts = _open(source, users, trust)
+    request = Request(user, Action(action), _object(obj, facts), purpose, Scope(scope))
     found = explain(policy, known, request)
     console.result(_document(found), _text(found), as_json)
 
@@ -187,45 +190,25 @@ def _open(source: Path, users: Path | None, trust: tuple[Path, ...]) -> Sources:
     return door.manifest.policy, door.users, facts_of(door.manifest)
 
 
-def _facts(
-    policy: Policy, model: Path | None, bundle: Path | None, trust: tuple[Path, ...]
-) -> ProgramFacts:
-    from hecompile.access.objects import Kind
-    from hecompile.access.proof import ProgramFacts
-
-    if bundle is not None:
-        facts = _open(bundle, None, trust)[2]
-        if facts is not None:
-            # What is derived from a policy is that of the bundle's own, not of this one.
-            return replace(facts, flows=None, releases=None)
-    if model is not None:
-        from hecompile.bundle.assemble import prepare_policy
-        from hecompile.frontend import import_onnx
-
-        return prepare_policy(policy, import_onnx(model)).facts
-    named = [obj for one in policy.permissions for obj in one.objects] + [*policy.unused]
-    names = {
-        kind: tuple(
-            dict.fromkeys(obj.name for obj in named if obj.kind is kind and not obj.is_wildcard)
-        )
-        for kind in (Kind.INPUT, Kind.OUTPUT)
-    }
-    return ProgramFacts(names[Kind.INPUT], names[Kind.OUTPUT])
-
-
-def _known_from(model: Path | None, bundle: Path | None) -> str:
-    found = bundle or model
-    return str(found) if found is not None else "the names that it gives itself"
-
-
-def _object(text: str) -> ObjectRef:
-    from hecompile.access.objects import ObjectRef
+def _object(text: str, facts: ProgramFacts | None) -> ObjectRef:
+    """The object of that name, which the program must have where its facts are known."""
+    from hecompile.access.documents import suggestion
+    from hecompile.access.objects import Kind, ObjectRef
     from hecompile.errors import InputError
 
     try:
-        return ObjectRef.parse(text)
+        obj = ObjectRef.parse(text)
     except InputError as error:
         raise UsageError(str(error)) from error
+    if facts is not None and not obj.is_wildcard and obj.kind in (Kind.INPUT, Kind.OUTPUT):
+        names = facts.inputs if obj.kind is Kind.INPUT else facts.outputs
+        if obj.name not in names:
+            raise UsageError(
+                f"the program has no {obj.kind} '{obj.name}'"
+                f"{suggestion(obj.name, names, f'{obj.kind}:')}; its {obj.kind}s are "
+                f"{', '.join(names)}"
+            )
+    return obj
 
 
 def _document(found: Explanation) -> dict[str, object]:

@@ -41,16 +41,15 @@ def command(
 ) -> None:
     """Encrypt the masked values in REQUEST anew; no value leaves in the clear.
 
-    Requests must be signed by a user who may evaluate, and are answered once; the response is
-    signed with the identity of USER.
+    Requests must be signed by a user who may evaluate, and are answered once: all in REQUEST, or
+    none if one is refused. The response is signed with the identity of USER.
     """
     from hecompile.runtime.wants import REFRESHING
 
     door = access.door(bundle)
     guard = access.guard(door)
-    guard.refresh()
+    identity = guard.acting(REFRESHING)
     check_output(output)
-    identity = access.identity(guard, REFRESHING)
     from hecompile.cli.hectfile import read_parts, write_parts
     from hecompile.runtime.custodian import Custodian
     from hecompile.runtime.envelope import envelope_limit
@@ -70,8 +69,9 @@ def command(
         inspector=access.inspector(guard),
         rules=ReleaseRules.of(door.manifest),
         lifetime=lifetime_of(guard),
+        purpose=access.purpose,
     )
-    responses = [custodian.refresh(data) for data in requests]
+    responses = custodian.refresh_all(requests)
     written = write_parts(output, responses)
     document = {"output": str(output), "evaluations": len(responses), "bytes": written}
     console.result(document, f"wrote {output}: {console.size(written)}", as_json)

@@ -16,6 +16,7 @@ from hecompile.cli.options import (
     bundle_argument,
     check_output,
     json_option,
+    limit_options,
     only_option,
     output_option,
     weights_cache_option,
@@ -26,6 +27,7 @@ from hecompile.cli.vault import VaultChoice, vault_options
 
 if TYPE_CHECKING:
     from hecompile.access.objects import Scope
+    from hecompile.runtime.allowance import Allowance
     from hecompile.runtime.run import RunResult
 
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 )
 @workers_option
 @weights_cache_option
+@limit_options
 @scope_option
 @vault_options
 @access_options
@@ -62,6 +65,7 @@ def command(
     timeout: float | None,
     workers: int,
     weights_cache: Path | None,
+    allowed: Allowance,
     scope: Scope,
     vault: VaultChoice,
     access: Access,
@@ -72,7 +76,7 @@ def command(
     USER encrypts, and gets raw values of the outputs that it may decrypt; others are released as
     the policy says, and counted under the key. Arrays are named as the model's inputs, samples
     first. Without --only, all outputs that the policy grants USER. What -o writes, you alone can
-    read.
+    read. The identities of USER and of whoever plays the other parties must be on this machine.
     """
     door = access.door(bundle)
     guard = access.guard(door)
@@ -80,14 +84,12 @@ def command(
         only, scope=scope, key_holder=key_holder, evaluator=evaluator, model_owner=model_owner
     )
     check_output(output)
+    from hecompile.access.key_cards import KeyInspector
     from hecompile.cli.samples import read_samples, samples_document, shown, write_npz
     from hecompile.runtime.parties import read_server, read_spec, read_weights
     from hecompile.runtime.release import ReleaseRules
     from hecompile.runtime.release_log import ReleaseLog
     from hecompile.runtime.run import Opening, run_parties
-
-    # All decisions are about one user, whose identity is to be on this machine.
-    access.identity(guard.of(granted[0].request.user), ())
 
     files = door.files()
     spec = read_spec(files)
@@ -110,6 +112,8 @@ def command(
         model_weights=read_weights(files, spec),
         workers=workers,
         weights_cache=weights_cache,
+        allowed=allowed,
+        cards=KeyInspector(door.manifest, door.users),
     )
     raw = {name: found for name, found in result.outputs.items() if name not in result.released}
     document = {

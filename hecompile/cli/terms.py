@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,9 @@ class TermsOptions:
         for name, text in (("--not-before", self.not_before), ("--not-after", self.not_after)):
             if text and read_time(text) is None:
                 raise UsageError(f"{name} is a time such as 2026-01-31T12:00:00Z, not '{text}'")
+        ends = read_time(self.not_after) if self.not_after else None
+        if ends is not None and ends <= datetime.now(UTC):
+            raise UsageError(f"--not-after {self.not_after} is past; nobody could open the bundle")
         if self.not_before and self.not_after and self.not_before >= self.not_after:
             raise UsageError("--not-after is not after --not-before; exchange them")
         keys = sorted({PublicKey.load(path).keyid for path in self.signers})

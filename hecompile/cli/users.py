@@ -9,7 +9,7 @@ import click
 
 from hecompile.cli import console
 from hecompile.cli.options import PATH, check_output, json_option, output_option, trust_option
-from hecompile.errors import InputError
+from hecompile.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from hecompile.access.manifest import Manifest
@@ -27,6 +27,11 @@ def command() -> None:
 @click.argument("path", type=PATH, metavar="USERS")
 @click.option("--bundle", type=PATH, required=True, metavar="BUNDLE", help="Whose policy it is for")
 @click.option("--key", type=PATH, metavar="KEY.pem", help="Who signs; by default your own key.")
+@click.option(
+    "--local-keys",
+    is_flag=True,
+    help="Give users without a key their identity on this machine, made if there is none.",
+)
 @output_option("Write the signed document there and leave the bundle as it is.")
 @trust_option
 @json_option
@@ -34,6 +39,7 @@ def sign(
     path: Path,
     bundle: Path,
     key: Path | None,
+    local_keys: bool,
     output: Path | None,
     trust: tuple[Path, ...],
     as_json: bool,
@@ -43,15 +49,25 @@ def sign(
     It is held against the policy of BUNDLE and put into it, or written with -o: the one in the
     bundle is replaced by one with a higher version only. Where several must sign, pass it on with
     -o until it has all signatures.
+
+    Users without a key can sign nothing. With --local-keys they are this machine's: whoever runs it
+    can act as each of them.
     """
-    from hecompile.access.signing import SigningKey, TrustStore, default_key_path, parse_envelope
+    from hecompile.access.identity import own_signer
+    from hecompile.access.signing import TrustStore, parse_envelope
     from hecompile.access.users import USERS_NAME, USERS_PAYLOAD_TYPE
+    from hecompile.bundle.opening import manifest_for_users, users_signers
 
     check_output(output)
     trusted = TrustStore().load(trust)
-    manifest = _manifest(bundle, trusted)
-    signer = SigningKey.load(key if key is not None else default_key_path())
-    signed, users = _sign(path, manifest, signer)
+    manifest = manifest_for_users(bundle, trusted)
+    signer = own_signer(key)
+    if signer.keyid not in users_signers(manifest):
+        raise InputError(
+            f"key {signer.keyid} may not sign users documents for bundle {bundle}, so that nobody "
+            f"would believe it; sign with one of {', '.join(users_signers(manifest))}"
+        )
+    signed, users = _sign(path, manifest, signer, local_keys)
     count = len(parse_envelope(signed, USERS_NAME, USERS_PAYLOAD_TYPE).signatures)
     missing = max(0, _threshold(manifest, trusted) - count)
     if missing and output is None:
@@ -92,17 +108,6 @@ def show(bundle: Path, users: Path | None, trust: tuple[Path, ...], as_json: boo
     console.result(_document(found), text, as_json)
 
 
-def _manifest(bundle: Path, trusted: TrustedKeys) -> Manifest:
-    """A bundle's manifest, whatever has become of its users document."""
-    from hecompile.access.manifest import MANIFEST_NAME
-    from hecompile.access.manifest_reader import parse_statement
-    from hecompile.access.signing import MAX_ENVELOPE_BYTES, verify_signed
-    from hecompile.bundle.sources import open_source, read_member
-
-    envelope = read_member(open_source(bundle), MANIFEST_NAME, MAX_ENVELOPE_BYTES)
-    return parse_statement(verify_signed(envelope, trusted).payload)
-
-
 def _put(
     signed: bytes, bundle: Path, output: Path | None, trusted: TrustedKeys, *, complete: bool
 ) -> None:
@@ -122,7 +127,7 @@ def _put(
     install_users(bundle, signed)
 
 
-def _sign(path: Path, manifest: Manifest, key: SigningKey) -> tuple[bytes, Users]:
+def _sign(path: Path, manifest: Manifest, key: SigningKey, local_keys: bool) -> tuple[bytes, Users]:
     """Sign a users.toml, or add a signature to a signed document, once the policy allows it."""
     from hecompile.access.documents import MAX_DOCUMENT_BYTES, read_text
     from hecompile.access.manifest_checks import facts_of
@@ -136,9 +141,12 @@ def _sign(path: Path, manifest: Manifest, key: SigningKey) -> tuple[bytes, Users
         sign_users,
         users_from_json,
     )
+    from hecompile.bundle.local_users import with_local_keys
 
     text, what = read_text(path, "users document"), str(path)
     is_signed = text.startswith("{")
+    if is_signed and local_keys:
+        raise UsageError(f"{what} is signed, so no key is put into it; leave --local-keys out")
     if is_signed:
         payload = parse_envelope(text.encode(), what, USERS_PAYLOAD_TYPE).payload
         users = users_from_json(parse_json(payload, what, MAX_DOCUMENT_BYTES), what)
@@ -148,6 +156,8 @@ def _sign(path: Path, manifest: Manifest, key: SigningKey) -> tuple[bytes, Users
     check_policy(manifest.policy, facts_of(manifest), users)
     if is_signed:
         return cosign(text.encode(), key, what, USERS_PAYLOAD_TYPE), users
+    if local_keys:
+        users = with_local_keys(users, console.warn)
     return sign_users(users, key), users
 
 
@@ -161,7 +171,8 @@ def _warn_of_keyless(users: Users) -> None:
         if user.key is None:
             console.warn(
                 f"user '{user.name}' has no key and can sign nothing: have `hecompile identity new "
-                f"{user.name}` run, put the key it prints into the users document and sign anew"
+                f"{user.name}` run, put the key it prints into the users document and sign anew "
+                "(with --local-keys for users of this machine)"
             )
 
 

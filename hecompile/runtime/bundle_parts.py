@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
+from hecompile.bundle.layout import CONSTANTS_FILE, PROGRAM_FILE, SPEC_FILE
 from hecompile.bundle.store import BundleFiles
 from hecompile.errors import IntegrityError
 from hecompile.ir import he_ops as he
@@ -16,10 +16,6 @@ from hecompile.runtime.model_weights import OWNER_FILE, read_owner
 from hecompile.runtime.program_files import Server, load_program
 from hecompile.runtime.spec import ClientSpec, program_id
 from hecompile.runtime.spec_json import spec_from_json
-
-SPEC_FILE: Final = "client/spec.json"
-PROGRAM_FILE: Final = "server/program.hir"
-CONSTANTS_FILE: Final = "server/constants.npz"
 
 
 def read_spec(files: BundleFiles) -> ClientSpec:

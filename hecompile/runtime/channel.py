@@ -116,7 +116,10 @@ class Channel:
         if self.deadline is None:
             return self._poll(descriptor, event, None)
         left = self.deadline - time.monotonic()
-        return self._poll(descriptor, event, max(0.0, left))
+        # Who keeps talking is not waited for longer than who is silent.
+        if left <= 0:
+            raise SilentError("the other process has not finished in time.")
+        return self._poll(descriptor, event, left)
 
     @staticmethod
     def _poll(descriptor: int, event: int, seconds: float | None) -> None:

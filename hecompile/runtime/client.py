@@ -16,7 +16,7 @@ from hecompile.preprocess import apply_steps
 from hecompile.runtime.envelope import input_fields, seal_envelope
 from hecompile.runtime.guard import Guard, OpenGuard
 from hecompile.runtime.header import Header, Kind, new_session
-from hecompile.runtime.inspection import lifetime_of
+from hecompile.runtime.inspection import lifetime_of, purpose_of
 from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import PublicKey
 from hecompile.runtime.packing import place
@@ -52,6 +52,7 @@ class Client:
         guard: Guard | None = None,
         identity: Identity | None = None,
         lifetime: int | None = None,
+        purpose: str | None = None,
     ) -> None:
         """Prepare to encrypt.
 
@@ -63,6 +64,7 @@ class Client:
             identity: Who signs the envelopes; None leaves them unsigned, which only programs in
                 no bundle take.
             lifetime: Seconds for which they hold; None for what the guard's policy says.
+            purpose: What they are sent for, by which receivers decide; None for the guard's.
 
         Raises:
             IntegrityError: The key is another program's or bundle's, or for other parameters.
@@ -73,6 +75,7 @@ class Client:
         self._guard = guard if guard is not None else OpenGuard()
         self._identity = identity
         self._lifetime = lifetime if lifetime is not None else lifetime_of(guard)
+        self._purpose = purpose if purpose is not None else purpose_of(guard)
         self._context = key.context
         self._encryptor: Any = seal.Encryptor(key.context.seal, key.key)
 
@@ -116,6 +119,7 @@ class Client:
             new_session(),
             samples,
             manifest=self.spec.manifest,
+            purpose=self._purpose,
         )
         return seal_envelope(
             header,

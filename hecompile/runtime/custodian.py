@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from hecompile.access.identity import Identity
 from hecompile.access.ledger import ReleaseLedger
 from hecompile.access.objects import Scope
 from hecompile.access.state import State
-from hecompile.errors import AccessDeniedError, InputError, IntegrityError
+from hecompile.errors import AccessDeniedError, HecompileError, InputError, IntegrityError
 from hecompile.ir.constants import Array
 from hecompile.runtime.decrypted import Decrypted as Decrypted
 from hecompile.runtime.decrypted import OutputWarning as OutputWarning
@@ -23,14 +23,13 @@ from hecompile.runtime.envelope import (
     Admission,
     Envelope,
     check_envelope,
-    open_envelope,
     output_fields,
     read_header,
     seal_envelope,
 )
 from hecompile.runtime.guard import Guard, OpenGuard, PolicyGuard
-from hecompile.runtime.header import Header, Kind
-from hecompile.runtime.inspection import Clock, admission_of, lifetime_of, utc_now
+from hecompile.runtime.header import Batch, Header, Kind
+from hecompile.runtime.inspection import Clock, admission_of, lifetime_of, purpose_of, utc_now
 from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import SecretKey
 from hecompile.runtime.packing import unpack
@@ -45,6 +44,7 @@ from hecompile.runtime.spec import CipherSpec, ClientSpec, OutputSpec
 from hecompile.runtime.wire import ciphertext_bytes
 
 _OUTPUT: Final = "the encrypted output"
+_REQUEST: Final = "the refresh request"
 
 
 class Custodian:
@@ -79,6 +79,7 @@ class Custodian:
         rules: ReleaseRules | None = None,
         log: ReleaseLog | None = None,
         lifetime: int | None = None,
+        purpose: str | None = None,
         now: Clock = utc_now,
     ) -> None:
         """Prepare to refresh, decrypt and release.
@@ -93,6 +94,7 @@ class Custodian:
             rules: What stands in the manifest; None takes the guard's.
             log: Takes down what was released; None for nobody.
             lifetime: Seconds for which answers hold; None for what the guard's policy says.
+            purpose: What answers are sent for; None for the guard's purpose.
             now: The clock, by which keys grow old.
 
         Raises:
@@ -107,6 +109,7 @@ class Custodian:
         self._guard = guard if guard is not None else OpenGuard()
         self._identity = identity
         self._lifetime = lifetime if lifetime is not None else lifetime_of(guard)
+        self._purpose = purpose if purpose is not None else purpose_of(guard)
         self._inspector = admission_of(inspector, spec.manifest)
         self._ledger = ledger
         if ledger is None and key.folder is not None:
@@ -132,27 +135,47 @@ class Custodian:
             IntegrityError: The request is for another program, bundle or key, was taken before, or
                 does not hold what a round of the program has.
         """
+        return self.refresh_all([request])[0]
+
+    def refresh_all(self, requests: Iterable[bytes]) -> list[bytes]:
+        """Answer the requests of several evaluations: all are checked, all are taken, then work.
+
+        Raises:
+            AccessDeniedError: The policy does not grant it, or the key is to be replaced.
+            IntegrityError: A request is refused as in `refresh`, or is there twice; then none is
+                used up.
+        """
         self._guard.refresh()
         self._check_age()
-        what = "the refresh request"
-        stated = read_header(request, what)
-        expected = self._expected(Kind.REFRESH_REQUEST, stated.round)
-        round_ = self.spec.refresh(stated.round)
-        envelope = open_envelope(
+        batch = Batch(_REQUEST)
+        opened = []
+        for request in requests:
+            opened.append(self._open_request(request))
+            batch.add(opened[-1].header)
+        self._inspector.consume([envelope.header for envelope in opened], _REQUEST)
+        return [self._answer(envelope) for envelope in opened]
+
+    def _open_request(self, request: bytes) -> Envelope:
+        """Check a refresh request without using it up."""
+        stated = read_header(request, _REQUEST)
+        return check_envelope(
             request,
-            expected,
-            round_.request,
+            self._expected(Kind.REFRESH_REQUEST, stated.round),
+            self.spec.refresh(stated.round).request,
             self.spec.parameters,
-            what,
+            _REQUEST,
             admission=self._inspector,
         )
+
+    def _answer(self, envelope: Envelope) -> bytes:
+        round_ = self.spec.refresh(envelope.header.round)
         values = [
             self._load(*pair) for pair in zip(envelope.ciphertexts, round_.request, strict=True)
         ]
         results = self._holder.answer(round_, values)
         blobs = [ciphertext_bytes(self._context, value) for value in results]
         self.rounds += 1
-        answer = replace(envelope.header, kind=Kind.REFRESH_RESPONSE)
+        answer = replace(envelope.header, kind=Kind.REFRESH_RESPONSE, purpose=self._purpose)
         return seal_envelope(answer, round_.response, blobs, self._identity, self._lifetime)
 
     def decrypt(
@@ -177,7 +200,7 @@ class Custodian:
 
     def decrypt_all(
         self,
-        envelopes: Sequence[bytes],
+        envelopes: Iterable[bytes],
         labels: Collection[str] | None = None,
         warn: WarnOutput = no_warning,
     ) -> Decrypted:
@@ -217,7 +240,7 @@ class Custodian:
 
     def release_all(
         self,
-        envelopes: Sequence[bytes],
+        envelopes: Iterable[bytes],
         labels: Collection[str] | None = None,
         scope: Scope = Scope.PERSON,
     ) -> Released:
@@ -241,31 +264,32 @@ class Custodian:
         )
 
     def release_granted(
-        self, envelopes: Sequence[bytes], decisions: Sequence[Decision]
+        self, envelopes: Iterable[bytes], decisions: Sequence[Decision]
     ) -> Released:
         """Let out what a guard has granted already; the rest is as in `release_all`."""
         try:
             self._check_age()
             return self._released(envelopes, decisions)
-        except AccessDeniedError as denied:
+        except HecompileError as refused:
             if self._log is not None:
-                self._log.denied(decisions, str(denied))
+                self._log.denied(decisions, str(refused))
             raise
 
-    def _released(self, envelopes: Sequence[bytes], decisions: Sequence[Decision]) -> Released:
-        entries = {entry.label: entry for entry in self.spec.outputs}
-        releases = [Release(entries[d.request.obj.name], d, self.rules) for d in decisions]
+    def _released(self, envelopes: Iterable[bytes], decisions: Sequence[Decision]) -> Released:
+        releases = [Release(self.spec, decision, self.rules) for decision in decisions]
         if self._ledger is None:
             raise InputError(
                 "releases must be counted, and this key has no folder with a ledger; make keys with"
                 " hecompile keygen."
             )
-        opened = [self._open(envelope) for envelope in envelopes]
+        opened, batch = [], Batch(_OUTPUT)
+        for data in envelopes:
+            opened.append(self._open(data))
+            batch.add(opened[-1].header)
         headers = [envelope.header for envelope in opened]
         charges = [one.charge(sum(header.samples for header in headers)) for one in releases]
-        for header in headers:
-            # From here on the evaluations count as released, whatever happens.
-            self._inspector.consume(header, _OUTPUT)
+        # From here on the evaluations count as released, whatever happens.
+        self._inspector.consume(headers, _OUTPUT)
         wanted = [one.entry for one in releases]
         parts = [self._values(envelope, wanted) for envelope in opened]
         numbers = self._ledger.spend_all(charges, headers[0].session)

@@ -80,11 +80,11 @@ class Admission(Protocol):
             IntegrityError: It has expired, or is of the future.
         """
 
-    def consume(self, header: Header, what: str) -> None:
-        """Take the envelope for good, once.
+    def consume(self, headers: Sequence[Header], what: str) -> None:
+        """Take envelopes for good, once: all of them or none.
 
         Raises:
-            IntegrityError: It was taken before.
+            IntegrityError: One was taken before.
         """
 
 
@@ -158,6 +158,7 @@ def seal_envelope(
             "nonce": secrets.token_hex(16),
             "signer": identity.keyid if identity is not None else "",
             "user": identity.user if identity is not None else "",
+            "purpose": header.purpose,
             "ciphertexts": items,
         }
     )
@@ -239,7 +240,7 @@ def open_envelope(
     found = check_envelope(
         data, expected, contract, parameters, what, admission=admission, fields=fields
     )
-    admission.consume(found.header, what)
+    admission.consume([found.header], what)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from hecompile.errors import ProgramError
@@ -194,4 +195,5 @@ class Evaluation:
     def _header(self, kind: Kind, group: int = 0) -> Header:
         at = self._checkpoint
         manifest = self._evaluator.spec.manifest
-        return Header(kind, at.program, at.key_id, at.session, at.samples, group, manifest)
+        found = Header(kind, at.program, at.key_id, at.session, at.samples, group, manifest)
+        return replace(found, purpose=self._evaluator.purpose)

@@ -18,7 +18,7 @@ from hecompile.runtime.envelope import Admission, input_fields, open_envelope
 from hecompile.runtime.evaluation import Evaluation as Evaluation
 from hecompile.runtime.guard import Guard, OpenGuard
 from hecompile.runtime.header import Header, Kind
-from hecompile.runtime.inspection import admission_of, lifetime_of
+from hecompile.runtime.inspection import admission_of, lifetime_of, purpose_of
 from hecompile.runtime.keycard import check_key
 from hecompile.runtime.keys import EvaluationKeys, Progress, no_progress
 from hecompile.runtime.machine import Machine, Timing
@@ -84,6 +84,7 @@ class Evaluator:
         self.inspector = admission_of(inspector, manifest)
         self.identity = identity
         self.lifetime = lifetime_of(guard)
+        self.purpose = purpose_of(guard)
         self.program = program
         self.spec = replace(spec_from_program(program), manifest=manifest)
         self.key_id = keys.card.key_id

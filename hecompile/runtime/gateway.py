@@ -6,6 +6,8 @@ has neither the users document nor a signing key, and gets only what was looked 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from hecompile.access.identity import Identity
@@ -19,7 +21,7 @@ from hecompile.runtime.envelope import (
     read_header,
     seal_envelope,
 )
-from hecompile.runtime.header import Header, Kind
+from hecompile.runtime.header import Batch, Header, Kind
 from hecompile.runtime.inspection import OpenInspector, admission_of
 from hecompile.runtime.spec import ClientSpec
 
@@ -37,6 +39,7 @@ class Gateway:
         identity: Identity | None = None,
         inspector: Admission | None = None,
         lifetime: int = LIFETIME,
+        purpose: str = "",
     ) -> None:
         """Prepare to look and sign.
 
@@ -46,6 +49,7 @@ class Gateway:
             identity: Who signs outputs and requests; None leaves them unsigned.
             inspector: Knows the senders; a program of a bundle must have one.
             lifetime: Seconds for which outputs and requests hold.
+            purpose: What they are sent for, where permissions name purposes.
 
         Raises:
             UsageError: A program of a bundle has no inspector.
@@ -55,6 +59,7 @@ class Gateway:
         self._identity = identity
         self._inspector = admission_of(inspector, spec.manifest)
         self._lifetime = lifetime
+        self._purpose = purpose
 
     def check_input(self, data: bytes) -> Header:
         """Look at an input envelope; it is not taken yet.
@@ -74,6 +79,33 @@ class Gateway:
             fields=input_fields(spec),
         )
         return found.header
+
+    def check_inputs(self, parts: Iterable[bytes]) -> Iterator[tuple[bytes, Header]]:
+        """Look at input envelopes that are to be taken together, one after the other.
+
+        Yields:
+            Each with its header, before the next is read.
+
+        Raises:
+            AccessDeniedError: A sender may not submit the inputs.
+            IntegrityError: One is refused, or is there twice.
+        """
+        batch = Batch(_INPUT)
+        for data in parts:
+            yield data, batch.add(self.check_input(data))
+
+    def check_responses(
+        self, answers: Iterable[bytes], sessions: Sequence[str]
+    ) -> Iterator[tuple[bytes, Header]]:
+        """Look at the answers to requests of as many sessions, as `check_inputs` does at inputs.
+
+        Raises:
+            AccessDeniedError: A sender may not refresh.
+            IntegrityError: One is refused, or is there twice.
+        """
+        batch = Batch(_RESPONSE)
+        for data, session in zip(answers, sessions, strict=True):
+            yield data, batch.add(self.check_response(data, session))
 
     def check_response(self, data: bytes, session: str) -> Header:
         """Look at the answer to a refresh request; it is not taken yet.
@@ -95,13 +127,14 @@ class Gateway:
         )
         return found.header
 
-    def take(self, header: Header) -> None:
-        """Take an envelope that was looked at, for good.
+    def take(self, *headers: Header) -> None:
+        """Take envelopes of one kind that were looked at, for good: all of them or none.
 
         Raises:
-            IntegrityError: It was taken before.
+            IntegrityError: One was taken before.
         """
-        self._inspector.consume(header, _INPUT if header.kind is Kind.INPUT else _RESPONSE)
+        inputs = any(header.kind is Kind.INPUT for header in headers)
+        self._inspector.consume(headers, _INPUT if inputs else _RESPONSE)
 
     def sign(self, data: bytes, of: Header, now: datetime | None = None) -> bytes:
         """Sign a request or an output of the evaluating process.
@@ -133,7 +166,7 @@ class Gateway:
             fields=fields,
         )
         return seal_envelope(
-            opened.header,
+            replace(opened.header, purpose=self._purpose),
             contract,
             opened.ciphertexts,
             self._identity,

@@ -11,11 +11,12 @@ from typing import Protocol, Self
 
 from hecompile.access.audit import AuditLog
 from hecompile.access.decide import Decision, Gate, PolicyIndex, Request, RoleMemory
-from hecompile.access.identity import has_identity
+from hecompile.access.identity import Identity, acting_identity
 from hecompile.access.manifest import Manifest
 from hecompile.access.objects import Scope
 from hecompile.access.users import Users
 from hecompile.errors import AccessDeniedError, UsageError
+from hecompile.runtime.acting import Actors
 from hecompile.runtime.wants import (
     EVALUATION,
     HOLDING,
@@ -106,8 +107,8 @@ class PolicyGuard:
     """Asks the gate of a bundle, which logs each decision.
 
     A choice that the caller left open (who acts, which outputs) is made by looking the policy up;
-    what is chosen goes through the gate like everything else. It does not check that the user is
-    who it says: whoever acts for one loads its identity (`hecompile.access.identity`).
+    what is chosen goes through the gate like everything else. Whoever acts must first have the
+    identity that the users document gives to the user; a user without it here is denied.
 
     Attributes:
         manifest: The bundle's signed manifest, whose policy decides.
@@ -144,6 +145,16 @@ class PolicyGuard:
         self._tell = tell
         self._index = PolicyIndex(manifest.policy, users)
         self.gate = Gate(self._index, log, manifest.digest, memory)
+        self._actors = Actors(self._index, log, manifest.digest)
+
+    @property
+    def identity(self) -> Identity:
+        """The identity of `user`, with which it signs.
+
+        Raises:
+            AccessDeniedError: It is not on this machine, or no user was named.
+        """
+        return acting_identity(self.user or "", self.users)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -168,25 +179,32 @@ class PolicyGuard:
                 )
         return tuple(name for name in self.outputs if not names or name in names)
 
+    def acting(self, wants: Sequence[Want]) -> Identity:
+        """Before all of `wants` are done: who does them is proven, then the gate is asked.
+
+        Returns:
+            The identity of the user named, or of the only one who may.
+
+        Raises:
+            AccessDeniedError: That identity is not here, or the policy does not grant a want.
+            UsageError: No user was named, and none or several may.
+        """
+        user = self._who(wants)
+        for want in wants:
+            self._require(user, want)
+        return self.of(user).identity
+
     def encrypt(self, labels: Sequence[str]) -> None:
         """Before samples of these inputs are looked at."""
-        self._enter(encryptions(labels))
+        self.acting(encryptions(labels))
 
     def evaluate(self) -> None:
         """Before a program runs on an input."""
-        self._enter(EVALUATION)
+        self.acting(EVALUATION)
 
     def refresh(self) -> None:
         """Before the ciphertexts of a refresh request are decrypted."""
-        self._enter(REFRESHING)
-
-    def encrypt_model(self) -> None:
-        """Before the model's weights are read."""
-        self._enter(MODELLING)
-
-    def hold(self) -> None:
-        """Before keys are made."""
-        self._enter(HOLDING)
+        self.acting(REFRESHING)
 
     def decrypt(self, labels: Sequence[str], *, some: bool = False) -> tuple[str, ...]:
         """Before raw values are decrypted; with `some`, outputs not granted are left out.
@@ -217,7 +235,7 @@ class PolicyGuard:
         """
         outputs = self.outputs
         asked = (*decryptions(outputs), *REFRESHING, *declassifications(outputs))
-        user = self._acting((), asked, scope)
+        user = self._who((), asked, scope)
         granted = self._granted(user, asked, scope)
         self._require(user, (granted or asked)[0], scope)
         return self.of(user)
@@ -248,7 +266,7 @@ class PolicyGuard:
         wants = encryptions(self.inputs)
         labels = self.chosen(only)
         choice = (*decryptions(labels), *declassifications(labels))
-        user = self._acting(wants, choice, scope)
+        user = self._who(wants, choice, scope)
         asked = tuple(self._way_to_open(user, label, scope) for label in labels)
         _, decisions = self.of(user)._opening(wants, asked, not only, scope)
         holding = HOLDING + (REFRESHING if self.manifest.refresh.count else ())
@@ -270,15 +288,12 @@ class PolicyGuard:
         return raw if self._granted(user, (raw,), scope) else released
 
     def _require(self, user: str, want: Want, scope: Scope = Scope.PERSON) -> Decision:
+        if self.users is not None:
+            self._actors.require(user, want, self.purpose, self.session)
         asked = scope_of(want, scope)
         return self.gate.require(
             user, *want, purpose=self.purpose, scope=asked, session=self.session
         )
-
-    def _enter(self, wants: Sequence[Want]) -> None:
-        user = self._acting(wants)
-        for want in wants:
-            self._require(user, want)
 
     def _opening(
         self,
@@ -289,7 +304,7 @@ class PolicyGuard:
     ) -> tuple[str, tuple[Decision, ...]]:
         """Let a user do all of `wants` and open outputs, or those granted of them."""
         if some:
-            user = self._acting(wants, asked, scope)
+            user = self._who(wants, asked, scope)
             # Where none is granted, the gate is to say so and to log it.
             granted = self._granted(user, asked, scope)
             if granted and len(granted) < len(asked):
@@ -297,7 +312,7 @@ class PolicyGuard:
                 self._tell(f"'{user}' may not {asked[0][0]} {', '.join(left)}: left out")
             asked = granted or asked[:1]
         else:
-            user = self._acting((*wants, *asked), scope=scope)
+            user = self._who((*wants, *asked), scope=scope)
         for want in wants:
             self._require(user, want)
         return user, tuple(self._require(user, want, scope) for want in asked)
@@ -307,7 +322,7 @@ class PolicyGuard:
         able = self._able(wants)
         nobody = user is None and not able
         if user is None:
-            here = [name for name in able if has_identity(name)]
+            here = [name for name in able if self._actors.proven(name)]
             user = preferred if preferred in able or not able else (here or able)[0]
             if user != preferred:
                 self._tell(f"'{user}' is to {wants[0][0]} {wants[0][1]}")
@@ -334,10 +349,7 @@ class PolicyGuard:
         )
 
     def _able(
-        self,
-        wants: Sequence[Want],
-        choice: Sequence[Want] = (),
-        scope: Scope = Scope.PERSON,
+        self, wants: Sequence[Want], choice: Sequence[Want] = (), scope: Scope = Scope.PERSON
     ) -> list[str]:
         """Users who may do all of `wants` and, if there is a choice, some of it."""
         return [
@@ -347,13 +359,10 @@ class PolicyGuard:
             and (not choice or self._granted(user.name, choice, scope))
         ]
 
-    def _acting(
-        self,
-        wants: Sequence[Want],
-        choice: Sequence[Want] = (),
-        scope: Scope = Scope.PERSON,
+    def _who(
+        self, wants: Sequence[Want], choice: Sequence[Want] = (), scope: Scope = Scope.PERSON
     ) -> str:
-        """The user who asks: the one named, else the only one who may, if its identity is here.
+        """The user who asks: the one named, else the only one who may.
 
         Raises:
             AccessDeniedError: No users document came with the bundle.
@@ -372,9 +381,5 @@ class PolicyGuard:
         if len(able) != 1:
             who = ", ".join(able) or "none of the users"
             raise UsageError(f"{ask}; who may {told} here: {who}")
-        if not has_identity(able[0]):
-            raise UsageError(
-                f"{ask}; only '{able[0]}' may {told}, and its identity is not on this machine"
-            )
         self._tell(f"acting as '{able[0]}', the only user who may {told}")
         return able[0]

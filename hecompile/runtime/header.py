@@ -21,6 +21,7 @@ VERSION: Final = 2
 SIGNATURE_BYTES: Final = 64
 MAX_HEADER_BYTES: Final = 4 << 20
 MAX_USER: Final = 128
+MAX_PURPOSE: Final = 128
 _FIELDS: Final = (
     "kind",
     "program",
@@ -34,6 +35,7 @@ _FIELDS: Final = (
     "nonce",
     "signer",
     "user",
+    "purpose",
     "ciphertexts",
 )
 _HEX_32: Final = re.compile(r"[0-9a-f]{32}")
@@ -64,6 +66,7 @@ class Header:
         manifest: Digest of the manifest of the program's bundle; empty for a program in none.
         user: Who sends it; empty, like `signer`, where nobody signed.
         signer: Identifier of the key that signed.
+        purpose: What it is sent for, as its sender states; empty for nothing stated.
         created: When it was sealed, RFC 3339 in UTC.
         expires: Until when it is taken.
         nonce: 32 hexadecimal digits, never used again.
@@ -83,6 +86,7 @@ class Header:
     expires: str = ""
     nonce: str = ""
     digest: str = ""
+    purpose: str = ""
 
     @property
     def span(self) -> tuple[datetime, datetime]:
@@ -95,6 +99,33 @@ class Header:
         if created is None or expires is None:
             raise IntegrityError("an envelope does not say when it was made; get a fresh copy.")
         return created, expires
+
+
+class Batch:
+    """Envelopes that are taken together, all or none.
+
+    A copy of one is refused as soon as it is met, so that nobody fills the memory of whoever reads
+    a batch with copies of an envelope that another signed.
+    """
+
+    def __init__(self, what: str) -> None:
+        """Begin a batch of envelopes that messages call `what`."""
+        self._what = what
+        self._nonces: set[str] = set()
+
+    def add(self, header: Header) -> Header:
+        """Take note of an envelope that was checked; return its header.
+
+        Raises:
+            IntegrityError: A copy of it is in the batch.
+        """
+        if header.nonce in self._nonces:
+            raise IntegrityError(
+                f"{self._what} came twice: number {len(self._nonces) + 1} is a copy of an earlier"
+                " one; nothing was taken, leave the copy out."
+            )
+        self._nonces.add(header.nonce)
+        return header
 
 
 def new_session() -> str:
@@ -165,21 +196,26 @@ def _header(record: Record, digest: str) -> Header:
     for field in ("created", "expires"):
         if read_time(record.text(field)) is None:
             raise record.wrong(field, f"must be a time such as {EXAMPLE}")
-    signer = record.text("signer")
+    signer, purpose = record.text("signer"), record.text("purpose")
+    if len(purpose) > MAX_PURPOSE or not purpose.isprintable():
+        raise record.wrong(
+            "purpose", f"must be at most {MAX_PURPOSE} characters, all of them printable"
+        )
     return Header(
         Kind(record.text("kind")),
-        record.text("program"),
-        record.text("key_id"),
+        _hexadecimal(record, "program", _HEX_64, "64"),
+        _hexadecimal(record, "key_id", _HEX_64, "64"),
         read_session(record),
         record.integer("samples", 1),
         record.integer("round"),
-        record.text("manifest"),
+        _hexadecimal(record, "manifest", _HEX_64, "64") if record.text("manifest") else UNBOUND,
         user,
         _hexadecimal(record, "signer", _HEX_64, "64") if signer or user else "",
         record.text("created"),
         record.text("expires"),
         _hexadecimal(record, "nonce", _HEX_32, "32"),
         digest,
+        purpose,
     )
 
 

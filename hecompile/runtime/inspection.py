@@ -1,10 +1,9 @@
-"""Whether an envelope is taken: who signed it, whether that user may, and whether it holds now."""
+"""Whether an envelope is taken: who signed it, whether it holds now, and whether that user may."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -18,7 +17,7 @@ from hecompile.errors import IntegrityError, UsageError
 from hecompile.runtime.envelope import LIFETIME, MODEL_LIFETIME, Admission
 from hecompile.runtime.guard import Guard, PolicyGuard
 from hecompile.runtime.header import Header, Kind
-from hecompile.runtime.keycard import KeyCard, Role, short
+from hecompile.runtime.keycard import short
 from hecompile.runtime.spec import UNBOUND
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
@@ -60,7 +59,7 @@ class OpenInspector:
     def admit(self, header: Header, what: str) -> None:
         """Let pass."""
 
-    def consume(self, header: Header, what: str) -> None:
+    def consume(self, headers: Sequence[Header], what: str) -> None:
         """Let pass."""
 
 
@@ -74,7 +73,7 @@ class Inspector:
         state: State,
         gate: Gate,
         now: Clock = utc_now,
-        purpose: str = "",
+        session: str = "",
     ) -> None:
         """Prepare to look.
 
@@ -84,14 +83,15 @@ class Inspector:
             state: Remembers the nonces.
             gate: Asked, and told, of every sender.
             now: The clock.
-            purpose: What the envelopes are worked on for, where permissions name purposes.
+            session: The receiver's own session, within which separation of duties is kept; empty
+                for the day. The one in an envelope is its sender's choice, and names an evaluation.
         """
         self._manifest = manifest
         self._users = users
         self._state = state
         self._gate = gate
         self._now = now
-        self._purpose = purpose
+        self._session = session
 
     def signing_key(self, header: Header, what: str) -> Ed25519PublicKey | None:
         """The key of the user who sends it.
@@ -117,23 +117,29 @@ class Inspector:
         return Ed25519PublicKey.from_public_bytes(user.key)
 
     def admit(self, header: Header, what: str) -> None:
-        """Ask the policy whether the sender may, then look at the clock.
+        """Look at the clock, then ask the policy whether the sender may, for its purpose.
+
+        The clock comes first: that a role was used is remembered for the day, and an envelope of
+        long ago must not use one.
 
         Raises:
             AccessDeniedError: The sender may not, or the decision cannot be logged.
             IntegrityError: The envelope has expired, is of the future, or holds for longer than
                 the policy lets it.
         """
+        self._check_clock(header, what)
         ports = [port.name for port in self._manifest.io.inputs]
         for action, obj in wanted_of(header.kind, ports):
             self._gate.require(
                 header.user,
                 action,
                 obj,
-                purpose=self._purpose,
-                session=header.session,
+                purpose=header.purpose,
+                session=self._session,
                 digests=(header.digest,),
             )
+
+    def _check_clock(self, header: Header, what: str) -> None:
         created, expires = header.span
         now = self._now()
         if expires <= now:
@@ -150,15 +156,16 @@ class Inspector:
                 " seconds allowed; have it made again with this bundle."
             )
 
-    def consume(self, header: Header, what: str) -> None:
-        """Use the envelope's nonce up.
+    def consume(self, headers: Sequence[Header], what: str) -> None:
+        """Use the nonces of envelopes up in one transaction.
 
         Raises:
-            IntegrityError: It was used before.
+            IntegrityError: One was used before; then none is used up.
         """
-        expires, now = header.span[1].timestamp(), self._now().timestamp()
+        nonces = [(header.nonce, header.span[1].timestamp()) for header in headers]
+        now = self._now().timestamp()
         try:
-            self._state.use_nonce(self._manifest.digest, header.nonce, expires, now)
+            self._state.use_nonces(self._manifest.digest, nonces, now)
         except IntegrityError as error:
             raise IntegrityError(f"{what}: {error}.") from error
 
@@ -189,22 +196,6 @@ def lifetime_of(guard: Guard | None) -> int:
     return LIFETIME
 
 
-def check_handed_over(folder: str | Path, role: Role) -> None:
-    """Refuse a folder of keys that holds the secret key, or lies in one that does.
-
-    Args:
-        folder: What a client or an evaluator was given.
-        role: The key that it is to hold.
-
-    Raises:
-        IntegrityError: The secret key is there.
-    """
-    place = Path(folder).resolve()
-    remedy = f"hand over a copy of the {role.value} folder alone"
-    for parent in (place, place.parent):
-        if (parent / Role.SECRET.value / KeyCard.FILE).exists():
-            raise IntegrityError(
-                f"the secret key lies in {parent / Role.SECRET.value}, where the holder of the"
-                f" {role.value} keys could read it; {remedy}, or make keys with the secret part"
-                " elsewhere (hecompile keygen --secret-dir)."
-            )
+def purpose_of(guard: Guard | None) -> str:
+    """What the envelopes of a party are sent for, as its guard asks the policy."""
+    return guard.purpose if isinstance(guard, PolicyGuard) else ""

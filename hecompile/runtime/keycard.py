@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import stat
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import ClassVar, Final
 
 from hecompile.access.records import Place, Record, canonical_json, parse_json
-from hecompile.errors import HecompileError, InputError, IntegrityError
-from hecompile.files import cannot_read, sha256_bytes
+from hecompile.errors import HecompileError, IntegrityError
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import library_versions
-from hecompile.runtime.serial import key_file_limit
 from hecompile.runtime.wrapped import Wrapped, wrapped_from_record
 
 FORMAT: Final = "hecompile-key"
@@ -90,7 +86,7 @@ class KeyCard:
         files: Mapping[str, tuple[str, int]],
     ) -> KeyCard:
         """Make the card of keys that this process made."""
-        version, now = library_versions().seal, datetime.now(UTC).isoformat(timespec="seconds")
+        version, now = library_versions().seal, datetime.now(UTC).isoformat(timespec="microseconds")
         return cls(
             role, key_id, program, manifest, parameters, galois_steps, dict(files), version, now
         )
@@ -223,105 +219,3 @@ def _created(record: Record) -> str:
     if not known:
         raise record.wrong("created", "must be a date and time with its zone")
     return created
-
-
-@dataclass(frozen=True)
-class KeySource:
-    """Where a party's serialised keys come from.
-
-    Attributes:
-        card: What is there.
-        where: The folder, for messages.
-        read: Gives the checked bytes of a file.
-        folder: The folder; None for keys that are in memory only.
-    """
-
-    card: KeyCard
-    where: str
-    read: Callable[[str], bytes] = field(repr=False)
-    folder: Path | None = None
-
-    def name(self, file: str) -> str:
-        """Name of a file, for messages."""
-        return f"{self.where}/{file}"
-
-
-def open_folder(
-    folder: str | Path, role: Role, parameters: Parameters, program: str, manifest: str
-) -> KeySource:
-    """Find a role's folder, itself or inside `folder`, and check what its key.json says.
-
-    Raises:
-        InputError: There is none.
-        IntegrityError: The keys are another role's, another program's, of another bundle or for
-            other parameters.
-    """
-    place = Path(folder)
-    if (place / role.value / KeyCard.FILE).is_file():
-        place = place / role.value
-    card = card_from_json(_card_bytes(place, role), str(place / KeyCard.FILE))
-    if card.role is not role:
-        raise IntegrityError(
-            f"{place} holds the {card.role.value} key, not the {role.value} key; name the folder"
-            " that holds it."
-        )
-    check_key(card, program, manifest, parameters, f"the keys in {place}")
-    if role is Role.SECRET:
-        _check_private(place, card)
-    return KeySource(card, str(place), lambda name: _read_checked(place, name, card), place)
-
-
-def _check_private(place: Path, card: KeyCard) -> None:
-    """Refuse a secret key that is not encrypted, or whose folder is open to other users."""
-    if card.wrapped is None:
-        raise IntegrityError(
-            f"the secret key in {place} is not encrypted; make new keys with hecompile keygen."
-        )
-    try:
-        for path in (place, *(place / name for name in card.files)):
-            if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise IntegrityError(
-                    f"other users may read or change {path}; run chmod -R go= on {place}."
-                )
-    except FileNotFoundError:
-        # Reading it says what is missing.
-        return
-    except OSError as error:
-        raise cannot_read(place, error) from error
-
-
-def _card_bytes(place: Path, role: Role) -> bytes:
-    path = place / KeyCard.FILE
-    try:
-        with path.open("rb") as stream:
-            return stream.read(MAX_CARD_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"there is no {role.value} key in {place} ({path.name} is missing); make keys with"
-            " hecompile keygen, or name the folder that holds them."
-        ) from None
-    except OSError as error:
-        raise cannot_read(path, error) from error
-
-
-def _read_checked(place: Path, name: str, card: KeyCard) -> bytes:
-    """Read a key file whose size and SHA-256 must be those of its key.json."""
-    path = place / name
-    if name not in card.files:
-        raise InputError(f"{place} lists no {name}; make new keys with hecompile keygen.")
-    digest, size = card.files[name]
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(min(size, key_file_limit(card.parameters)) + 1)
-    except FileNotFoundError:
-        raise InputError(
-            f"the key file {path} is missing; make new keys with hecompile keygen."
-        ) from None
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    if len(data) != size or sha256_bytes(data) != digest:
-        raise IntegrityError(
-            f"the key file {path} was changed: it does not match its {KeyCard.FILE}; make new keys"
-            " with hecompile keygen."
-        )
-    return data

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hecompile.access.key_cards import SIGNATURE_FILE, sign_card
 from hecompile.files import atomic_directory, atomic_write_bytes, cannot_write, sha256_bytes
-from hecompile.runtime.keycard import KeyCard, KeySource, Role
+from hecompile.runtime.key_folders import KeySource
+from hecompile.runtime.keycard import KeyCard, Role
 
 if TYPE_CHECKING:
+    from hecompile.access.identity import Identity
     from hecompile.runtime.vault import Vault
 
 SECRET_FILE: Final = "secret.key"
@@ -34,13 +37,16 @@ class KeyRing:
     def source(self, role: Role) -> KeySource:
         """One party's keys, without a detour over the disk."""
         files = self.files[role]
-        return KeySource(self.cards[role], f"the new {role.value} key", files.__getitem__)
+        card = self.cards[role]
+        where, digest = f"the new {role.value} key", sha256_bytes(card.to_json())
+        return KeySource(card, where, files.__getitem__, digest=digest)
 
     def save(
         self,
         folder: str | Path,
         roles: Iterable[Role] = tuple(Role),
         vault: Vault | None = None,
+        identity: Identity | None = None,
     ) -> None:
         """Write the folders `secret/`, `public/` and `evaluation/`, or some, into a new folder.
 
@@ -48,6 +54,7 @@ class KeyRing:
             folder: The folder to make.
             roles: Which of the three.
             vault: What wraps the secret key; None for the machine's own.
+            identity: Who signs the two others; None leaves them unsigned.
 
         Raises:
             InputError: The folder exists or cannot be written.
@@ -58,6 +65,7 @@ class KeyRing:
                     self.write_secret(place / role.value, vault)
                 else:
                     self._write_plain(place / role.value, role)
+                    self.sign_folder(place, role, identity)
 
     def write_secret(self, place: Path, vault: Vault | None = None) -> None:
         """Write the encrypted secret key and an empty ledger of releases into a folder.
@@ -84,6 +92,21 @@ class KeyRing:
             InputError: It cannot be written.
         """
         self._write_plain(place / Role.PUBLIC.value, Role.PUBLIC)
+
+    def sign_folder(self, place: Path, role: Role, identity: Identity | None) -> None:
+        """Sign the key.json of `public/` or `evaluation/` in a folder, by whoever made the keys.
+
+        Args:
+            place: The folder that has the role's folder.
+            role: Which one.
+            identity: Who signs; None leaves it unsigned.
+
+        Raises:
+            InputError: The signature cannot be written.
+        """
+        if identity is not None:
+            signed = sign_card(self.cards[role].to_json(), identity)
+            write_key(place / role.value, role, SIGNATURE_FILE, signed)
 
     def _write_plain(self, place: Path, role: Role) -> None:
         make_folder(place, role)

@@ -25,7 +25,8 @@ from hecompile.files import atomic_directory, sha256_bytes
 from hecompile.numeric.parameters import Parameters
 from hecompile.runtime.context import Context
 from hecompile.runtime.forked import forked_map
-from hecompile.runtime.keycard import KeyCard, KeySource, Role, galois_file, open_folder
+from hecompile.runtime.key_folders import CardCheck, KeySource, open_folder
+from hecompile.runtime.keycard import KeyCard, Role, galois_file
 from hecompile.runtime.keyring import PUBLIC_FILE as PUBLIC_FILE
 from hecompile.runtime.keyring import SECRET_FILE as SECRET_FILE
 from hecompile.runtime.keyring import KeyRing as KeyRing
@@ -40,6 +41,7 @@ from hecompile.runtime.serial import (
 from hecompile.runtime.spec import UNBOUND
 
 if TYPE_CHECKING:
+    from hecompile.access.identity import Identity
     from hecompile.runtime.vault import Vault
 
 RELIN_FILE: Final = "relin.key"
@@ -136,6 +138,7 @@ def write_keys(
     workers: int = 1,
     vault: Vault | None = None,
     secret_folder: str | Path | None = None,
+    identity: Identity | None = None,
 ) -> str:
     """Generate keys straight into a new folder, holding one of them in memory at a time.
 
@@ -152,6 +155,8 @@ def write_keys(
         workers: Processes that make Galois keys.
         vault: What wraps the secret key; None for the machine's own.
         secret_folder: A folder to make for the secret key; None puts `secret/` into `folder`.
+        identity: Who makes the keys and signs them; None leaves them unsigned, so that they are of
+            no use with a bundle.
 
     Returns:
         The key's identifier.
@@ -168,6 +173,8 @@ def write_keys(
         ring = generate_keys(parameters, galois_steps, program, progress, place, manifest, workers)
         ring.write_secret(secret, vault)
         ring.write_public(place)
+        for role in (Role.PUBLIC, Role.EVALUATION):
+            ring.sign_folder(place, role, identity)
     return ring.key_id
 
 
@@ -199,9 +206,10 @@ def load_public_key(
     parameters: Parameters,
     program: str,
     manifest: str = UNBOUND,
+    cards: CardCheck | None = None,
 ) -> PublicKey:
     """Load the client's key; arguments and errors are those of `load_evaluation_keys`."""
-    return public_key(open_folder(folder, Role.PUBLIC, parameters, program, manifest))
+    return public_key(open_folder(folder, Role.PUBLIC, parameters, program, manifest, cards))
 
 
 def load_evaluation_keys(
@@ -211,6 +219,7 @@ def load_evaluation_keys(
     galois_steps: Iterable[int] | None = None,
     progress: Progress = no_progress,
     manifest: str = UNBOUND,
+    cards: CardCheck | None = None,
 ) -> EvaluationKeys:
     """Load the evaluator's keys from their folder, or from the folder that holds all three.
 
@@ -221,13 +230,15 @@ def load_evaluation_keys(
         galois_steps: The rotations needed; None loads what is there.
         progress: Called for each key read.
         manifest: Digest of the manifest of the bundle they must be for.
+        cards: Knows who may sign keys of the bundle; a program in no bundle needs none.
 
     Raises:
         InputError: A key is missing.
-        IntegrityError: A key is another program's or bundle's, under other parameters, or was
-            changed.
+        IntegrityError: A key is another program's or bundle's, under other parameters, was
+            changed, or nobody vouches for it.
+        UsageError: Keys of a bundle are asked for without `cards`.
     """
-    source = open_folder(folder, Role.EVALUATION, parameters, program, manifest)
+    source = open_folder(folder, Role.EVALUATION, parameters, program, manifest, cards)
     return evaluation_keys(source, galois_steps, progress)
 
 

@@ -105,6 +105,7 @@ class ModelOwner:
         manifest: str = UNBOUND,
         identity: Identity | None = None,
         lifetime: int = MODEL_LIFETIME,
+        purpose: str = "",
     ) -> None:
         """Prepare to encrypt.
 
@@ -116,6 +117,7 @@ class ModelOwner:
             identity: Who signs the envelope; None leaves it unsigned, which only programs in no
                 bundle take.
             lifetime: Seconds for which it holds.
+            purpose: What it is sent for, where permissions name purposes.
 
         Raises:
             ProgramError: The program cannot run on its parameters.
@@ -137,7 +139,13 @@ class ModelOwner:
         self._context = key.context
         self._encryptor: Any = seal.Encryptor(key.context.seal, key.key)
         self._header = Header(
-            Kind.MODEL, named, key.card.key_id, new_session(), 1, manifest=manifest
+            Kind.MODEL,
+            named,
+            key.card.key_id,
+            new_session(),
+            1,
+            manifest=manifest,
+            purpose=purpose,
         )
 
     def encrypt(self, progress: Progress = no_progress) -> bytes:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 
 from hecompile.access.audit import AuditLog
-from hecompile.access.decide import PolicyIndex, Request
-from hecompile.access.identity import Identity, load_identity
+from hecompile.access.key_cards import KeyInspector
+from hecompile.access.key_state import KeyState
 from hecompile.access.manifest import Manifest
 from hecompile.access.objects import Scope
 from hecompile.access.signing import PublicKey, TrustStore
 from hecompile.access.state import State
+from hecompile.bundle.layout import CONSTANTS_FILE as CONSTANTS_FILE
+from hecompile.bundle.layout import PROGRAM_FILE as PROGRAM_FILE
+from hecompile.bundle.layout import SPEC_FILE as SPEC_FILE
 from hecompile.bundle.opening import read_users_file
 from hecompile.bundle.store import BundleFiles, open_bundle_files
-from hecompile.errors import AccessDeniedError, InputError
+from hecompile.errors import AccessDeniedError
 from hecompile.ir.program import Program
-from hecompile.runtime.bundle_parts import CONSTANTS_FILE as CONSTANTS_FILE
-from hecompile.runtime.bundle_parts import PROGRAM_FILE as PROGRAM_FILE
-from hecompile.runtime.bundle_parts import SPEC_FILE as SPEC_FILE
 from hecompile.runtime.bundle_parts import read_program as read_program
 from hecompile.runtime.bundle_parts import read_server as read_server
 from hecompile.runtime.bundle_parts import read_spec as read_spec
@@ -31,6 +31,7 @@ from hecompile.runtime.client import Client
 from hecompile.runtime.evaluator import Evaluator, galois_steps
 from hecompile.runtime.guard import PolicyGuard
 from hecompile.runtime.inspection import Inspector
+from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import (
     Progress,
     load_evaluation_keys,
@@ -40,11 +41,14 @@ from hecompile.runtime.keys import (
     write_keys,
 )
 from hecompile.runtime.model_weights import ModelOwner
+from hecompile.runtime.registration import register_keys
+from hecompile.runtime.secret_search import check_handed_over
 from hecompile.runtime.spec import ClientSpec
-from hecompile.runtime.wants import EVALUATION, HOLDING, MODELLING, Want, encryptions
+from hecompile.runtime.wants import EVALUATION, HOLDING, MODELLING, encryptions
 
 if TYPE_CHECKING:
     # A program that only encrypts or evaluates never loads what uses the secret key.
+    from hecompile.runtime.allowance import Allowance
     from hecompile.runtime.custodian import Custodian
     from hecompile.runtime.run import RunResult, Warn
     from hecompile.runtime.vault import Vault
@@ -53,9 +57,9 @@ if TYPE_CHECKING:
 class Bundle:
     """A bundle whose signatures and files were checked.
 
-    Every method that leads to data asks the policy first, in the name of `user`, and logs the
-    decision; then it loads that user's identity from this machine. Without a user, the only one
-    whom the policy allows the action is taken, if its identity is here.
+    Every method that leads to data first checks that the identity of `user` is on this machine,
+    then asks the policy in that name, and logs the decision. Without a user, the only one whom the
+    policy allows the action is taken.
 
     Attributes:
         path: Where the bundle is.
@@ -120,14 +124,14 @@ class Bundle:
             folder: The folder to make.
             progress: Told what is going on.
             vault: What wraps the secret key; None for the machine's own.
-            secret_folder: A folder to make for the secret key; None puts `secret/` into `folder`.
+            secret_folder: A folder to make for the secret key. None puts `secret/` into `folder`,
+                of whose other parts client and evaluator then take nothing but copies elsewhere.
 
         Raises:
-            AccessDeniedError: The user may not hold the secret key.
-            InputError: A folder exists or cannot be written, or the user's identity is not here.
+            AccessDeniedError: The user may not hold the secret key, or its identity is not here.
+            InputError: A folder exists or cannot be written.
         """
-        self._guard.hold()
-        self._acting(HOLDING)
+        identity = self._guard.acting(HOLDING)
         program, spec = self.program, self.spec
         return write_keys(
             folder,
@@ -138,37 +142,50 @@ class Bundle:
             spec.manifest,
             vault=vault,
             secret_folder=secret_folder,
+            identity=identity,
         )
+
+    def register(self, keys: str | Path) -> None:
+        """Register public and evaluation keys: sign them, once their holder's signature is right.
+
+        Args:
+            keys: A folder of either, or one that holds the folders of both.
+
+        Raises:
+            AccessDeniedError: The user may not register or rotate them, or its identity is not
+                here.
+            HecompileError: There are none, or their holder did not sign them for this bundle.
+        """
+        register_keys(keys, self._guard, self._cards())
 
     def client(self, keys: str | Path) -> Client:
         """The client, with the public key from `keys`.
 
         Raises:
-            AccessDeniedError: The user may not encrypt.
-            HecompileError: The key is missing or not this bundle's, or the user's identity is not
-                on this machine.
+            AccessDeniedError: The user may not encrypt, or its identity is not here.
+            HecompileError: The key is missing or not this bundle's, or the secret key is beside it.
         """
-        self._guard.encrypt(self._guard.inputs)
-        identity = self._acting(encryptions(self._guard.inputs))
+        identity = self._guard.acting(encryptions(self._guard.inputs))
+        check_handed_over(keys, Role.PUBLIC)
         spec = self.spec
-        key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
+        key = load_public_key(keys, spec.parameters, spec.program, spec.manifest, self._cards())
         return Client(spec, key, self._guard, identity)
 
     def encrypt_model(self, keys: str | Path, progress: Progress = no_progress) -> bytes:
         """Encrypt the weights, with the public key from `keys`: what the evaluator gets of them.
 
         Raises:
-            AccessDeniedError: The user may not encrypt the model.
+            AccessDeniedError: The user may not encrypt the model, or its identity is not here.
             InputError: The weights are plain, or the bundle lacks the owner's part.
-            HecompileError: The key is missing or not this bundle's, or the user's identity is not
-                on this machine.
+            HecompileError: The key is missing or not this bundle's, or the secret key is beside it.
         """
-        self._guard.encrypt_model()
-        identity = self._acting(MODELLING)
+        identity = self._guard.acting(MODELLING)
+        check_handed_over(keys, Role.PUBLIC)
         spec = self.spec
-        key = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
+        key = load_public_key(keys, spec.parameters, spec.program, spec.manifest, self._cards())
         weights = read_weights(self._files, spec) or {}
-        owner = ModelOwner(self.program, weights, key, spec.manifest, identity)
+        purpose = self._guard.purpose
+        owner = ModelOwner(self.program, weights, key, spec.manifest, identity, purpose=purpose)
         return owner.encrypt(progress)
 
     def evaluator(
@@ -190,15 +207,20 @@ class Bundle:
             weights_cache: Folder where encoded weights are kept, in clear; None keeps none.
 
         Raises:
-            AccessDeniedError: The user may not evaluate.
-            HecompileError: A key is missing or not this bundle's, or the user's identity is not on
-                this machine.
+            AccessDeniedError: The user may not evaluate, or its identity is not here.
+            HecompileError: A key is missing or not this bundle's, or the secret key is beside it.
         """
-        self._guard.evaluate()
-        identity = self._acting(EVALUATION)
+        identity = self._guard.acting(EVALUATION)
+        check_handed_over(keys, Role.EVALUATION)
         program, spec = self.program, self.spec
         loaded = load_evaluation_keys(
-            keys, spec.parameters, spec.program, galois_steps(program), progress, spec.manifest
+            keys,
+            spec.parameters,
+            spec.program,
+            galois_steps(program),
+            progress,
+            spec.manifest,
+            self._cards(),
         )
         return Evaluator(
             program,
@@ -224,20 +246,19 @@ class Bundle:
             scope: What releases will be about.
 
         Raises:
-            AccessDeniedError: The user may neither refresh, decrypt nor release.
+            AccessDeniedError: The user may neither refresh, decrypt nor release, or its identity
+                is not here.
             UsageError: No user was named, and several may.
-            HecompileError: The key is missing or not this bundle's, or the user's identity is not
-                on this machine.
+            HecompileError: The key is missing or not this bundle's.
         """
         from hecompile.runtime.custodian import Custodian
         from hecompile.runtime.release_log import ReleaseLog
 
         guard = self._guard.act_for(scope)
-        identity = self._identity(guard.user)
         spec = self.spec
         key = load_secret_key(keys, spec.parameters, spec.program, spec.manifest, vault)
         log = ReleaseLog(self._log, self.users, self.manifest.digest)
-        return Custodian(spec, key, guard, identity, self._inspector(guard), log=log)
+        return Custodian(spec, key, guard, guard.identity, self._inspector(guard), log=log)
 
     def run(
         self,
@@ -251,12 +272,14 @@ class Bundle:
         progress: Progress = no_progress,
         warn: Warn | None = None,
         vault: Vault | None = None,
+        allowed: Allowance | None = None,
     ) -> RunResult:
         """Play all parties on some samples, the evaluator in a process of its own.
 
         The user must be allowed to encrypt, and to decrypt or have released at least one output;
-        the key is held, and the program evaluated, by the user or else by the first one whom the
-        policy allows it. What passes between the parties stays on this machine and is not signed.
+        the key is held, and the program evaluated, by the user or else by one whom the policy
+        allows it, whose identity must be here too. What passes between the parties stays on this
+        machine and is not signed.
 
         Args:
             inputs: As `Client.encrypt` takes them.
@@ -268,18 +291,18 @@ class Bundle:
             progress: Told what is going on.
             warn: Told of inputs and decrypted outputs outside the calibrated ranges.
             vault: What unwraps the secret key in `keys`; None for the machine's own.
+            allowed: What the evaluator's process may take; None for what is predicted.
 
         Raises:
-            AccessDeniedError: The policy does not grant a step.
-            HecompileError: Bad input, keys of another bundle, the user's identity is not on this
-                machine, or the evaluator failed.
+            AccessDeniedError: The policy does not grant a step, or the identity of who is to do it
+                is not here.
+            HecompileError: Bad input, keys of another bundle, or the evaluator failed.
         """
         from hecompile.runtime.release import ReleaseRules
         from hecompile.runtime.release_log import ReleaseLog
         from hecompile.runtime.run import Opening, run_parties
 
         granted = self._guard.run(only, scope=scope)
-        self._identity(granted[0].request.user)
         log = ReleaseLog(self._log, self.users, self.manifest.digest)
         return run_parties(
             read_server(self._files),
@@ -293,36 +316,13 @@ class Bundle:
             warn=warn,
             model_weights=read_weights(self._files, self.spec),
             vault=vault,
+            allowed=allowed,
+            cards=self._cards(),
         )
 
-    def _acting(self, wants: Sequence[Want]) -> Identity:
-        """The identity of the user in whose name the guard let `wants` pass."""
-        if self.user is not None:
-            return self._identity(self.user)
-        index, purpose = PolicyIndex(self.manifest.policy, self.users), self._guard.purpose
-        able = (
-            user.name
-            for user in (self.users.users if self.users is not None else ())
-            if all(index.decide(Request(user.name, *want, purpose)).allowed for want in wants)
-        )
-        return self._identity(next(able, None))
-
-    def _identity(self, user: str | None) -> Identity:
-        """The identity of a user who was let pass, from this machine.
-
-        Raises:
-            InputError: It is not here, or is not the one in the users document.
-        """
-        name = user or ""
-        identity = load_identity(name)
-        entry = self.users.user(name) if self.users is not None else None
-        if entry is None or entry.keyid != identity.keyid:
-            raise InputError(
-                f"the identity of user '{name}' on this machine is not the one in the users "
-                f"document; have its key ('hecompile identity show {name}') put into users.toml "
-                "and signed"
-            )
-        return identity
+    def _cards(self) -> KeyInspector:
+        """What looks at folders of keys."""
+        return KeyInspector(self.manifest, self.users, KeyState.beside(self._state))
 
     def _inspector(self, guard: PolicyGuard) -> Inspector:
         """What looks at envelopes that others sent."""
@@ -330,7 +330,7 @@ class Bundle:
             raise AccessDeniedError(
                 "Access Denied: the bundle has no users document, so nobody may send anything"
             )
-        return Inspector(self.manifest, self.users, self._state, guard.gate, purpose=guard.purpose)
+        return Inspector(self.manifest, self.users, self._state, guard.gate, session=guard.session)
 
 
 def open_bundle(

@@ -122,29 +122,38 @@ def post_process(steps: Sequence[str], raw: Array) -> Processed:
 
 
 def labels_of(steps: Sequence[str], raw: Array) -> NDArray[np.int64]:
-    """The class that each sample is put into, and nothing else of its scores.
+    """The one class that each sample is put into, and nothing else of its scores.
 
-    It is what `argmax` gives where the steps have one; else the largest element along the last
-    axis; of a single element 1 where it is above one half as a probability, above 0 as a score.
+    It is what `argmax` gives where the steps have one; else the largest element along the only
+    axis with several; of a single element 1 where it is above one half as a probability, above 0
+    as a score.
 
     Args:
         steps: texts of steps, as in `Output.post`.
         raw: values (S, *shape of one sample).
 
     Returns:
-        Integers (S, *shape after the steps without its last axis).
+        Integers, shape (S, 1).
 
     Raises:
-        InputError: a step cannot be read or does not fit the shape.
+        InputError: a step cannot be read or does not fit the shape; or there is no one class of a
+            sample, for it has several axes of elements, or `argmax` leaves several labels.
     """
     result = post_process(steps, raw)
-    if np.issubdtype(result.dtype, np.integer):
-        return np.asarray(result, dtype=np.int64)
-    if result.ndim > 1 and result.shape[-1] > 1:
-        return np.asarray(np.argmax(result, axis=-1), dtype=np.int64)
+    samples, shape = len(result), result.shape[1:]
+    integers = np.issubdtype(result.dtype, np.integer)
+    if sum(extent > 1 for extent in shape) > (0 if integers else 1):
+        raise InputError(
+            f"a sample's result has shape {shape}{' of labels' if integers else ''}, so that it is"
+            " put into no one class; give the model one output for each class that is to be told"
+        )
+    flat = result.reshape(samples, -1)
+    if integers:
+        return np.asarray(flat, dtype=np.int64)
+    if flat.shape[1] > 1:
+        return np.asarray(np.argmax(flat, axis=1, keepdims=True), dtype=np.int64)
     middle = 0.5 if any(parse_step(text).name == "sigmoid" for text in steps) else 0.0
-    above = np.asarray(result > middle, dtype=np.int64)
-    return above[..., 0] if above.ndim > 1 else above
+    return np.asarray(flat > middle, dtype=np.int64)
 
 
 def _softmax(x: Array, axis: int) -> Array:

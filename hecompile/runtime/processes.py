@@ -40,6 +40,8 @@ from hecompile.runtime.envelope import LIFETIME, Admission, envelope_limit
 from hecompile.runtime.framing import pack_parts
 from hecompile.runtime.gateway import Gateway
 from hecompile.runtime.inspection import admission_of
+from hecompile.runtime.key_folders import CardCheck, open_folder
+from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import Progress, no_progress
 from hecompile.runtime.machine import Timing
 from hecompile.runtime.residues import SlowWarning
@@ -110,6 +112,7 @@ class EvaluatorProcess:
         lifetime: int = LIFETIME,
         limits: Limits | None = None,
         tasks: Tasks | None = None,
+        cards: CardCheck | None = None,
     ) -> None:
         """Describe the process; it starts when the `with` block is entered.
 
@@ -131,6 +134,7 @@ class EvaluatorProcess:
             lifetime: Seconds for which what is signed holds.
             limits: What the process may take; None for the machine's memory and any time.
             tasks: How `advance` works; None where only `evaluate` is used.
+            cards: Knows who may sign the keys; a program in no bundle needs none.
 
         Raises:
             UsageError: A program of a bundle has no inspector.
@@ -158,6 +162,7 @@ class EvaluatorProcess:
         self._model = model
         self._program = (program, constants)
         self._keys = Path(keys)
+        self._cards = cards
         self._timeout = timeout
         self._progress = progress
         self._note = note
@@ -166,11 +171,17 @@ class EvaluatorProcess:
         self._limit = max(MAX_JSON_BYTES, outputs, *rounds)
 
     def __enter__(self) -> Self:
-        """Start the process, load keys and weights.
+        """Look at the keys' card, start the process, load keys and weights.
 
         Raises:
-            HecompileError: What the process refuses, with its class and text.
+            HecompileError: Nobody vouches for the keys; or what the process refuses, with its class
+                and text.
         """
+        spec = self._spec
+        source = open_folder(
+            self._keys, Role.EVALUATION, spec.parameters, spec.program, spec.manifest, self._cards
+        )
+        self._setup["card"] = source.digest
         self._errors: IO[bytes] = tempfile.TemporaryFile()
         command = [sys.executable, "-P", "-m", _WORKER, str(self._keys), *self._limits.words]
         self._process = subprocess.Popen(
@@ -331,8 +342,8 @@ class EvaluatorProcess:
             raise HecompileError(self._obituary()) from None
         except SilentError:
             raise HecompileError(
-                f"the evaluator process did not finish within {self._timeout} seconds; allow it"
-                " more time."
+                f"the evaluator process did not finish within {self._timeout:g} seconds; allow it"
+                " more with --timeout (or timeout=...)."
             ) from None
 
     def _obituary(self) -> str:

@@ -8,7 +8,12 @@ error's estimate holds for, its rounding, its largest element. A refusal tells o
 too, and counts as a release.
 
 A differentially private mean is taken of values brought into the calibrated range, so that
-nobody's value makes it fail, and then flooded once.
+nobody's value makes it fail, and then flooded once. What it protects is a row of the evaluation:
+whoever has k rows in it is protected k^2 times less (in rho), and a malicious evaluator decides
+what a row is.
+
+Nothing here helps against ciphertexts that were chosen rather than encrypted: what they make of the
+key is the answer itself. Budgets bound it; see `access.release_plan.permission_bits`.
 """
 
 from __future__ import annotations
@@ -26,14 +31,15 @@ from hecompile.access.decide import Decision
 from hecompile.access.ledger import Charge
 from hecompile.access.manifest import Manifest
 from hecompile.access.objects import Scope
-from hecompile.access.privacy import check_cohort, epsilon, private_mean
+from hecompile.access.privacy import check_available, check_cohort, epsilon, private_mean
 from hecompile.access.release_plan import TAILS, ReleasePlan
 from hecompile.access.terms import DpNoise, Obligations
-from hecompile.errors import AccessDeniedError
+from hecompile.errors import AccessDeniedError, InputError
 from hecompile.ir.constants import Array
+from hecompile.preprocess import SequenceWindows
 from hecompile.runtime.postprocess import Processed, labels_of, post_process
 from hecompile.runtime.ranges import Ranges
-from hecompile.runtime.spec import OutputSpec
+from hecompile.runtime.spec import ClientSpec
 
 _TURN: Final = 2.0 * math.pi
 
@@ -145,12 +151,20 @@ class Released:
 class Release:
     """One output on its way out, under the permission that was granted."""
 
-    def __init__(self, entry: OutputSpec, decision: Decision, rules: ReleaseRules) -> None:
+    def __init__(self, spec: ClientSpec, decision: Decision, rules: ReleaseRules) -> None:
         """Check that the manifest and the permission say in full what is to be done.
 
+        Args:
+            spec: What is known of the program.
+            decision: Which output was granted, and the permission.
+            rules: What the manifest says of releases.
+
         Raises:
-            AccessDeniedError: They do not, or the plan floods too little for the permission.
+            AccessDeniedError: They do not, the plan floods too little for the permission, or what
+                is asked for cannot be had of this output.
+            InputError: OpenDP is needed and not installed.
         """
+        entry = next(one for one in spec.outputs if one.label == decision.request.obj.name)
         self.entry = entry
         self.decision = decision
         permission = decision.permission
@@ -160,6 +174,7 @@ class Release:
         self.scope: Scope = permission.scope
         self._ranges()
         self.limit = self._checked_limit()
+        self._check_mechanism(spec)
         self.plan = self._checked_plan(rules)
         most = (self.plan.releases, rules.rotate_releases)
         self._key_limit = min(limit for limit in most if limit is not None)
@@ -171,7 +186,7 @@ class Release:
         )
 
     def charge(self, samples: int) -> Charge:
-        """What the release of some samples costs, one a person or one a cohort.
+        """What the release of some samples costs: one unit for each row, or one for a cohort.
 
         Raises:
             AccessDeniedError: They are too few for a cohort.
@@ -181,9 +196,10 @@ class Release:
             check_cohort(samples, noise)
             units = 1
         rho, total = (noise.rho * units, noise.total_rho) if noise is not None else (0.0, None)
-        return Charge(
-            self.entry.label, self.decision.rule, self.limit, units, rho, total, self._key_limit
-        )
+        # The rest of the rule's text tells the path of inheritance and the object, of which a
+        # permission may have several: they share its budget.
+        number = self.decision.rule.partition(":")[0]
+        return Charge(self.entry.label, number, self.limit, units, rho, total, self._key_limit)
 
     def publish(self, values: Array, number: int) -> ReleasedOutput:
         """Flood values and let out what the permission asks for.
@@ -270,10 +286,33 @@ class Release:
             raise self.denied("only differentially private means are released of cohorts")
         return duties.budget
 
+    def _check_mechanism(self, spec: ClientSpec) -> None:
+        if self.duties.dp is not None:
+            check_available()
+        if self.scope is Scope.COHORT and has_windows(spec):
+            raise self.denied(
+                "the program makes several rows of one sample (SequenceWindows), and a mean that"
+                " protects rows would not protect persons; release it per person, or feed windows"
+                " of one person each without that step"
+            )
+        if self.duties.label_only:
+            try:
+                labels_of(self.entry.post, np.zeros((1, *self.entry.dims)))
+            except InputError as error:
+                raise self.denied(str(error)) from error
+
     def _checked_plan(self, rules: ReleaseRules) -> ReleasePlan:
         plan, duties = rules.plan(self.entry.label), self.duties
         if plan is None:
             raise self.denied("the manifest has no plan for it; compile again with this policy")
+        found = self._ranges()
+        lower, upper = np.array(found.lower), np.array(found.upper)
+        width = float((upper - lower).max(initial=0.0)) or found.whole.upper - found.whole.lower
+        if duties.round is not None and not width <= plan.span:
+            raise self.denied(
+                f"its range is {width:.4g} wide, more than the {plan.span:.4g} that the manifest's"
+                " plan counts with; compile again with this policy"
+            )
         enough = (
             plan.is_flooded
             and plan.values == math.prod(self.entry.dims)
@@ -291,8 +330,9 @@ class Release:
 def gaussian(shape: Sequence[int], sigma: float) -> Array:
     """Gaussian noise of mean 0 from the operating system's cryptographic generator.
 
-    G. Box and M. Muller, "A Note on the Generation of Random Normal Deviates", 1958, from numbers
-    of 53 bits: no deviate exceeds 8.6 sigma, beyond which a true one lies once in 10**17.
+    G. Box and M. Muller, "A Note on the Generation of Random Normal Deviates", 1958. The radius
+    comes from 106 bits: no deviate exceeds 12.2 sigma, beyond which a true one lies once in 2**107,
+    far more rarely than the 2**60 of the most flooding that a policy may ask for.
 
     Args:
         shape: Shape of the result.
@@ -300,12 +340,18 @@ def gaussian(shape: Sequence[int], sigma: float) -> Array:
     """
     count = math.prod(shape)
     pairs = (count + 1) // 2
-    words = np.frombuffer(os.urandom(16 * pairs), dtype=np.uint64).reshape(2, pairs)
-    uniform = ((words >> np.uint64(11)).astype(np.float64) + 1.0) * 2.0**-53
-    radius = sigma * np.sqrt(-2.0 * np.log(uniform[0]))
-    angle = _TURN * uniform[1]
+    words = np.frombuffer(os.urandom(24 * pairs), dtype=np.uint64).reshape(3, pairs)
+    high, low, turn = (words >> np.uint64(11)).astype(np.float64)
+    uniform = (high + (low + 1.0) * 2.0**-53) * 2.0**-53
+    radius = sigma * np.sqrt(-2.0 * np.log(uniform))
+    angle = _TURN * 2.0**-53 * turn
     both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
     return np.asarray(both[:count].reshape(tuple(shape)))
+
+
+def has_windows(spec: ClientSpec) -> bool:
+    """Whether preprocessing makes several rows of one sample."""
+    return any(isinstance(one, SequenceWindows) for put in spec.inputs for one in put.preprocessing)
 
 
 def join_samples(values: Processed) -> Processed:

@@ -12,7 +12,7 @@ from hecompile.runtime.release import Released
 
 
 class ReleaseLog:
-    """Takes down, for one bundle, what was released and what a budget or a range forbade."""
+    """Takes down, for one bundle, what was released and what was granted and then refused."""
 
     def __init__(self, log: AuditLog, users: Users | None, manifest: str) -> None:
         """Write to `log` of the bundle whose manifest has this digest."""

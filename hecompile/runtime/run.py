@@ -14,12 +14,15 @@ from hecompile.access.decide import Decision
 from hecompile.access.ledger import ReleaseLedger
 from hecompile.access.objects import Action
 from hecompile.ir.constants import Array
+from hecompile.ir.program import Program
+from hecompile.runtime.allowance import Allowance
 from hecompile.runtime.client import Client, RangeWarning
 from hecompile.runtime.crew import evaluate_groups, summed_phases, summed_timings
 from hecompile.runtime.custodian import Custodian, OutputWarning
 from hecompile.runtime.decrypted import WarnOutput
 from hecompile.runtime.evaluator import galois_steps
 from hecompile.runtime.inspection import OpenInspector
+from hecompile.runtime.key_folders import CardCheck, ExactCard
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import (
     Progress,
@@ -133,6 +136,8 @@ def run_parties(
     model_weights: Mapping[str, Array] | None = None,
     workers: int = 1,
     weights_cache: str | Path | None = None,
+    allowed: Allowance | None = None,
+    cards: CardCheck | None = None,
 ) -> RunResult:
     """Encrypt samples, evaluate them in another process, decrypt or release the results.
 
@@ -158,23 +163,28 @@ def run_parties(
             processes that make keys. Where there are fewer groups than half of it, two processes
             share each evaluation if that is quicker.
         weights_cache: Folder where the evaluator keeps encoded weights, in clear; None keeps none.
+        allowed: What each evaluator process may take of the machine; None for what is predicted.
+        cards: Knows who may sign `keys`; fresh ones, and a program in no bundle, need none.
 
     Raises:
         HecompileError: Bad input, keys of another bundle, or the evaluator failed.
     """
     watch = Stopwatch()
+    program = load_program(server.program, server.constants)
+    allowed = allowed if allowed is not None else Allowance()
     warnings: list[RangeWarning] = []
     output_warnings: list[OutputWarning] = []
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="hecompile-") as scratch:
         with watch.measure("keygen"):
-            folder, secret, public = _keys(
-                server, spec, keys, Path(scratch), progress, workers, vault
-            )
+            if keys is None:
+                made = _fresh(program, spec, Path(scratch), progress, workers)
+            else:
+                made = _held(keys, spec, vault, cards)
+            secret, public = made.secret, made.public
         model = None
         if model_weights is not None:
             with watch.measure(MODEL_PHASE):
-                program = load_program(server.program, server.constants)
                 owner = ModelOwner(program, model_weights, public, spec.manifest)
                 model = owner.encrypt(progress)
         custodian = _custodian(spec, secret, opening, Path(scratch))
@@ -183,20 +193,24 @@ def run_parties(
         _tell(warnings, warn)
         groups = _GroupProgress(progress, len(envelopes))
         crew = max(1, min(workers, len(envelopes)))
+        sent = envelopes if model is None else [*envelopes, model]
+        limits = allowed.limits(program, sent, len(envelopes))
         processes = [
             EvaluatorProcess(
                 server.program,
                 server.constants,
                 spec,
-                folder,
+                made.folder,
                 model=model,
-                memory_limit=memory_limit,
+                memory_limit=memory_limit if memory_limit is not None else allowed.weights,
                 timeout=timeout,
                 progress=groups,
                 workers=workers // crew,
                 note=notes.append,
                 weights_cache=weights_cache,
                 inspector=OpenInspector(),
+                limits=limits,
+                cards=made.cards,
             )
             for _ in range(crew)
         ]
@@ -310,23 +324,38 @@ class _GroupProgress:
         self._progress(task, done, total)
 
 
-def _keys(
-    server: Server,
-    spec: ClientSpec,
-    keys: str | Path | None,
-    scratch: Path,
-    progress: Progress,
-    workers: int,
-    vault: Vault | None,
-) -> tuple[Path, SecretKey, PublicKey]:
-    """The folder of the evaluation keys, the secret key and the public key."""
-    if keys is not None:
-        secret = load_secret_key(keys, spec.parameters, spec.program, spec.manifest, vault)
-        public = load_public_key(keys, spec.parameters, spec.program, spec.manifest)
-        return Path(keys) / Role.EVALUATION.value, secret, public
-    steps = galois_steps(load_program(server.program, server.constants))
+@dataclass(frozen=True)
+class _Keys:
+    """The keys of a run: the folder of the evaluation keys, who vouches for it, and the others."""
+
+    folder: Path
+    cards: CardCheck | None
+    secret: SecretKey
+    public: PublicKey
+
+
+def _held(
+    keys: str | Path, spec: ClientSpec, vault: Vault | None, cards: CardCheck | None
+) -> _Keys:
+    """Keys that were made before."""
+    bundle = spec.parameters, spec.program, spec.manifest
+    secret = load_secret_key(keys, *bundle, vault)
+    return _Keys(
+        Path(keys) / Role.EVALUATION.value, cards, secret, load_public_key(keys, *bundle, cards)
+    )
+
+
+def _fresh(
+    program: Program, spec: ClientSpec, scratch: Path, progress: Progress, workers: int
+) -> _Keys:
+    """New keys for this run alone."""
+    steps = galois_steps(program)
     ring = generate_keys(
         spec.parameters, steps, spec.program, progress, scratch, spec.manifest, workers
     )
-    folder = scratch / Role.EVALUATION.value
-    return folder, secret_key(ring.source(Role.SECRET)), public_key(ring.source(Role.PUBLIC))
+    return _Keys(
+        scratch / Role.EVALUATION.value,
+        ExactCard(ring.source(Role.EVALUATION).digest),
+        secret_key(ring.source(Role.SECRET)),
+        public_key(ring.source(Role.PUBLIC)),
+    )

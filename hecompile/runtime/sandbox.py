@@ -22,6 +22,9 @@ BASE_MEMORY: Final = 1 << 30
 LEAST_MEMORY: Final = 256 << 20
 CPU_SECONDS: Final = 3600
 """Processor seconds that loading and each evaluation may take where nothing else is said."""
+WALL_SECONDS: Final = 3600
+"""Seconds by the clock for each evaluation where nothing else is said: whoever waits for a process
+that is stopped, or sleeps, would not be helped by a limit of processor seconds."""
 LEAST_RESERVE: Final = 16 << 20
 MOST_FILES: Final = 1024
 _LARGEST_AT_ONCE: Final = 3

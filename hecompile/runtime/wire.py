@@ -69,25 +69,14 @@ def check_packed(
         IntegrityError: They are something else, a ciphertext of another form or scale, or one
             that hides nothing.
     """
-    size = ciphertext_file_bytes(parameters, level, polynomials)
-    if len(data) != size:
-        raise IntegrityError(f"{what} has {len(data)} bytes instead of {size}; get a fresh copy.")
-    if not is_packed(data):
-        raise IntegrityError(f"{what} is no ciphertext as hecompile writes it; get a fresh copy.")
-    _, version, *shape, found = PACKED_HEADER.unpack_from(data)
-    expected = (polynomials, level + 1, parameters.poly_modulus_degree)
-    if version != _VERSION or tuple(shape) != expected:
-        raise IntegrityError(
-            f"{what} is not a ciphertext of {polynomials} polynomials at level {level}, which the"
-            " program expects; get a fresh copy."
-        )
+    found = _stated_scale(parameters, data, level, polynomials, what)
     # The comparison is also False for NaN.
     if not abs(found / scale - 1.0) < SCALE_TOLERANCE:
         raise IntegrityError(
             f"{what} has the scale {found!r}, where the program expects {scale!r}; get a fresh"
             " copy."
         )
-    first = (size - PACKED_HEADER.size) // polynomials
+    first = (len(data) - PACKED_HEADER.size) // polynomials
     if not np.frombuffer(data, np.uint8, offset=PACKED_HEADER.size + first).any():
         raise IntegrityError(f"{what} hides nothing: it is no encryption; get a fresh copy.")
 
@@ -111,17 +100,9 @@ def unpack_ciphertext(
         IntegrityError: The bytes are no such ciphertext.
     """
     parameters = context.parameters
-    size = ciphertext_file_bytes(parameters, level, polynomials)
-    if len(data) != size:
-        raise IntegrityError(f"{what} has {len(data)} bytes instead of {size}; get a fresh copy.")
-    _, version, *shape, scale = PACKED_HEADER.unpack_from(data)
-    expected = (polynomials, level + 1, parameters.poly_modulus_degree)
-    if version != _VERSION or tuple(shape) != expected:
-        raise IntegrityError(
-            f"{what} is not a ciphertext of {polynomials} polynomials at level {level}, which the"
-            " program expects; get a fresh copy."
-        )
-    residues = np.empty(expected, dtype=np.uint64)
+    scale = _stated_scale(parameters, data, level, polynomials, what)
+    shape = (polynomials, level + 1, parameters.poly_modulus_degree)
+    residues = np.empty(shape, dtype=np.uint64)
     used, place = parameters.data_primes[: level + 1], PACKED_HEADER.size
     for polynomial in residues:
         place = unpack_residues(data, used, polynomial, place)
@@ -133,6 +114,28 @@ def unpack_ciphertext(
         return load_residues(context, residues, level, scale)
     except ProgramError as error:
         raise IntegrityError(f"{what} is no ciphertext: {error}; get a fresh copy.") from error
+
+
+def _stated_scale(
+    parameters: Parameters, data: bytes, level: int, polynomials: int, what: str
+) -> float:
+    """The scale that a packed ciphertext states, once its size and shape are known to be right."""
+    size = ciphertext_file_bytes(parameters, level, polynomials)
+    if len(data) != size:
+        raise IntegrityError(f"{what} has {len(data)} bytes instead of {size}; get a fresh copy.")
+    if not is_packed(data):
+        raise IntegrityError(f"{what} is no ciphertext as hecompile writes it; get a fresh copy.")
+    _, version, *shape, scale = PACKED_HEADER.unpack_from(data)
+    if version != _VERSION or tuple(shape) != (
+        polynomials,
+        level + 1,
+        parameters.poly_modulus_degree,
+    ):
+        raise IntegrityError(
+            f"{what} is not a ciphertext of {polynomials} polynomials at level {level}, which the"
+            " program expects; get a fresh copy."
+        )
+    return float(scale)
 
 
 def _asked_residues(context: Context, value: Any) -> Residues:

@@ -20,6 +20,7 @@ from hecompile.runtime.crew import advance_all, pack_outcomes
 from hecompile.runtime.evaluator import Evaluator, galois_steps
 from hecompile.runtime.framing import unpack_parts
 from hecompile.runtime.inspection import OpenInspector
+from hecompile.runtime.key_folders import ExactCard
 from hecompile.runtime.keys import load_evaluation_keys
 from hecompile.runtime.program_files import load_program
 from hecompile.runtime.residues import SlowWarning
@@ -172,7 +173,13 @@ def _load(channel: Channel, folder: str, memory: MemoryWatch) -> tuple[Evaluator
         raise IntegrityError("the program has no encryption parameters; compile it again.")
     memory.provide(program.parameters.galois_key_bytes)
     keys = load_evaluation_keys(
-        folder, program.parameters, program_id(program), galois_steps(program), progress, manifest
+        folder,
+        program.parameters,
+        program_id(program),
+        galois_steps(program),
+        progress,
+        manifest,
+        ExactCard(str(setup.get("card"))),
     )
     evaluator = Evaluator(
         program,

@@ -13,7 +13,7 @@ import pytest
 from hecompile.errors import HecompileError
 from hecompile.runtime.framing import PREFIX_BYTES
 from hecompile.runtime.gateway import Gateway
-from tests.attacks.senders import Pieces, forbid_seal, make_world
+from tests.attacks.senders import HUGE, Pieces, forbid_seal, make_world
 
 COUNT = 10_000
 
@@ -43,7 +43,7 @@ def spliced(random_: random.Random, data: bytes, other: bytes, head: int) -> byt
 
 VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 1, 2**63, 1e308, "", "x", "0" * 32, "0" * 64, "anna", "input", "output",
-    [], {}, [[]], "2999-01-01T00:00:00Z", "input:y", "\ud800", "../../etc/passwd",
+    [], {}, [[]], "2999-01-01T00:00:00Z", "input:y", "\ud800", "../../etc/passwd", HUGE, [HUGE],
 )  # fmt: skip
 
 

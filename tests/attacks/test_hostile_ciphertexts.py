@@ -16,10 +16,10 @@ from hecompile.errors import IntegrityError, ProgramError
 from hecompile.numeric.wire import PACKED_HEADER
 from hecompile.runtime.context import Context
 from hecompile.runtime.gateway import Gateway
-from hecompile.runtime.inspection import check_handed_over
 from hecompile.runtime.keycard import Role
 from hecompile.runtime.keys import PUBLIC_FILE
 from hecompile.runtime.residues import load_residues
+from hecompile.runtime.secret_search import check_handed_over
 from hecompile.runtime.serial import (
     ciphertext_from_bytes,
     public_key_from_bytes,

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import signal
+import struct
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +18,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hecompile.errors import AccessDeniedError, HecompileError, UsageError
+from hecompile.files import sha256_bytes
 from hecompile.ir.printer import print_program
 from hecompile.ir.program import Program
-from hecompile.runtime.keycard import Role
+from hecompile.runtime.channel import Channel, Message, SilentError
+from hecompile.runtime.key_folders import ExactCard
+from hecompile.runtime.keycard import KeyCard, Role
 from hecompile.runtime.processes import EvaluatorProcess
 from hecompile.runtime.sandbox import CPU_SECONDS, LEAST_MEMORY, Limits
 from tests.attacks.senders import IDENTITIES, Pieces, World, make_world
@@ -44,15 +53,17 @@ def world(base: World, tmp_path: Path) -> World:
     return replace(base, folder=tmp_path)
 
 
-def started(world: World, limits: Limits = LIMITS) -> EvaluatorProcess:
+def started(world: World, limits: Limits = LIMITS, timeout: float = 100) -> EvaluatorProcess:
+    keys = world.folder / "keys" / "evaluation"
     return EvaluatorProcess(
         *contents(world.program),
         world.spec,
-        world.folder / "keys" / "evaluation",
-        timeout=100,
+        keys,
+        timeout=timeout,
         identity=IDENTITIES["cloud"],
         inspector=world.inspector(),
         limits=limits,
+        cards=ExactCard(sha256_bytes((keys / KeyCard.FILE).read_bytes())),
     )
 
 
@@ -101,6 +112,55 @@ def test_a_process_that_computes_for_too_long_says_so(world: World) -> None:
         forever(process)
     assert "--cpu-limit" in str(caught.value)
     assert caught.value.exit_code == 1
+
+
+def test_a_stopped_process_is_not_waited_for(world: World) -> None:
+    """It uses no processor time, so that no limit of the kernel ends it."""
+    numbers = []
+
+    def evaluate_stopped() -> None:
+        with started(world, timeout=5) as process:
+            numbers.append(process._process.pid)
+            os.kill(numbers[0], signal.SIGSTOP)
+            process.evaluate(world.input(), lambda request: request)
+
+    began = time.monotonic()
+    with pytest.raises(HecompileError, match="did not finish within 5 seconds") as caught:
+        evaluate_stopped()
+    assert 5 <= time.monotonic() - began < 15
+    assert "--timeout" in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert not Path(f"/proc/{numbers[0]}").exists()
+
+
+def test_a_process_that_keeps_talking_is_not_waited_for(world: World) -> None:
+    """A worker that was taken over reports progress for ever."""
+
+    def talk(descriptor: int) -> None:
+        message = struct.pack("<BQ", Message.PROGRESS, 2) + b"{}"
+        with contextlib.suppress(BrokenPipeError):
+            while True:
+                os.write(descriptor, message)
+
+    read, write = os.pipe()
+    other_read, other_write = os.pipe()
+    thread = threading.Thread(target=talk, args=(write,))
+    channel = Channel(read, other_write)
+    channel.deadline = time.monotonic() + 0.2
+    thread.start()
+
+    def listen() -> None:
+        while True:
+            assert channel.receive() == (Message.PROGRESS, b"{}")
+
+    try:
+        with pytest.raises(SilentError, match="not finished in time"):
+            listen()
+    finally:
+        os.close(read)
+        thread.join()
+        for descriptor in (write, other_read, other_write):
+            os.close(descriptor)
 
 
 def test_a_denied_envelope_does_not_come_to_the_process(world: World) -> None:

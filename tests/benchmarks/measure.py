@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 import hecompile
 from hecompile.access.signing import SigningKey
-from hecompile.bundle.assemble import CONSTANTS_FILE, PROGRAM_FILE
+from hecompile.bundle.layout import CONSTANTS_FILE, PROGRAM_FILE
 from hecompile.compiler import Compiled
 from hecompile.config import CompileOptions
 from hecompile.costs import Profile

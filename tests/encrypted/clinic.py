@@ -46,9 +46,8 @@ CLINIC = Policy(
     ),
     permissions=(
         Permission("nurse", (Action.ENCRYPT, Action.SUBMIT), (ObjectRef.input("x"),)),
-        Permission("doctor", (Action.DECRYPT,), (ObjectRef.output("y"),)),
-        # Who sees ciphertexts and raw results could work out the key, so it may hold it.
-        Permission("physician", (Action.HOLD,), (KEY_SECRET,)),
+        # Who is given raw results could work out the key, so it may hold it.
+        Permission("doctor", (Action.DECRYPT, Action.HOLD), (ObjectRef.output("y"), KEY_SECRET)),
         Permission("cloud", (Action.EVALUATE,), (PROGRAM,)),
         Permission("vault", (Action.REFRESH,), (PROGRAM,)),
         Permission("vault", (Action.HOLD,), (KEY_SECRET,)),

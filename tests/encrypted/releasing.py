@@ -42,6 +42,7 @@ STRONG = Parameters(8192, (60, 48, 60), 48)
 ELEMENTS, PERSONS = 16, 256
 STEP = 0.05
 FLOOD_BITS = 30
+SPAN = 2.0
 BOUND = 1e-10
 """Of one value's error; `test_the_stated_bound_holds` measures it."""
 
@@ -124,7 +125,7 @@ def hospital(_number: int = 0) -> Hospital:
 
 def plan(releases: int, bound: float = BOUND) -> ReleasePlan:
     sigma = flooding_sigma(bound, ELEMENTS, releases, FLOOD_BITS)
-    return ReleasePlan("y", bound / 8, bound, ELEMENTS, FLOOD_BITS, releases, sigma, STEP)
+    return ReleasePlan("y", bound / 8, bound, ELEMENTS, FLOOD_BITS, releases, sigma, STEP, SPAN)
 
 
 def rounded(budget: int = 2 * PERSONS) -> Obligations:
@@ -142,9 +143,12 @@ def private(rho: float = 0.05, total: float = 1.0, budget: int = 2 * PERSONS) ->
 class Granting(OpenGuard):
     """Grants every release of one scope, under given obligations."""
 
-    def __init__(self, obligations: Obligations, scope: Scope) -> None:
+    def __init__(
+        self, obligations: Obligations, scope: Scope, path: str = "chief -> doctor"
+    ) -> None:
         self.obligations = obligations
         self.scope = scope
+        self.path = path
 
     def declassify(
         self, labels: Sequence[str], scope: Scope = Scope.PERSON, *, some: bool = False
@@ -156,7 +160,11 @@ class Granting(OpenGuard):
             "doctor", (Action.DECLASSIFY,), objects, scope=scope, obligations=self.obligations
         )
         asked = (Request("anna", Action.DECLASSIFY, obj, scope=scope) for obj in objects)
-        return tuple(Decision(True, one, "permission 1", "doctor", permission) for one in asked)
+        return tuple(
+            Decision(True, one, f"permission 1: {self.path} may declassify {one.obj}", "doctor",
+                     permission)
+            for one in asked
+        )  # fmt: skip
 
 
 class Once(OpenInspector):
@@ -165,5 +173,6 @@ class Once(OpenInspector):
     def __init__(self, state: State) -> None:
         self.state = state
 
-    def consume(self, header: Header, what: str) -> None:
-        self.state.use_nonce(header.manifest, header.nonce, header.span[1].timestamp())
+    def consume(self, headers: Sequence[Header], what: str) -> None:
+        nonces = [(header.nonce, header.span[1].timestamp()) for header in headers]
+        self.state.use_nonces(headers[0].manifest, nonces)

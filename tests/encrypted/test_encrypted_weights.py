@@ -16,6 +16,7 @@ import pytest
 
 import hecompile
 from hecompile.access.audit import AuditLog
+from hecompile.access.key_state import KeyState
 from hecompile.access.policy import Policy
 from hecompile.access.policy_io import parse_policy
 from hecompile.access.signing import SigningKey
@@ -149,7 +150,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(autouse=True)
 def home(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test begins with everybody's identity, and with no key seen yet."""
     monkeypatch.setenv("HECOMPILE_HOME", str(place.folder / "home"))
+    KeyState().path.unlink(missing_ok=True)
 
 
 def test_each_party_does_its_part_and_the_evaluator_has_no_owners_part(place: Place) -> None:
@@ -239,7 +242,7 @@ def test_without_the_model_there_is_no_evaluation(place: Place) -> None:
 
 
 def test_the_model_of_another_key_is_refused(place: Place, tmp_path: Path) -> None:
-    place.open("anna").keygen(tmp_path / "keys")
+    place.open("anna").keygen(tmp_path / "keys", secret_folder=tmp_path / "vault")
     other = place.open("mona").encrypt_model(tmp_path / "keys")
     with pytest.raises(IntegrityError, match="encrypted under key"):
         place.evaluator(other)
@@ -249,7 +252,7 @@ def test_the_model_of_another_bundle_is_refused(place: Place, tmp_path: Path) ->
     """Its program may well be the same: weights do not show in it."""
     place.compiled.save(tmp_path / "bundle", signing_key=place.signer)
     other = dataclasses.replace(place, folder=tmp_path)
-    other.open("anna").keygen(tmp_path / "keys")
+    other.open("anna").keygen(tmp_path / "keys", secret_folder=tmp_path / "vault")
     model = other.open("mona").encrypt_model(tmp_path / "keys")
     assert read_header(model).program == read_header(place.model).program
     with pytest.raises(IntegrityError, match="which has the same program"):

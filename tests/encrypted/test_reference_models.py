@@ -12,7 +12,7 @@ import pytest
 
 import hecompile
 from hecompile.access.signing import SigningKey
-from hecompile.bundle.assemble import CONSTANTS_FILE, PROGRAM_FILE
+from hecompile.bundle.layout import CONSTANTS_FILE, PROGRAM_FILE
 from hecompile.chains import MARGINS
 from hecompile.compiler import Compiled
 from hecompile.runtime.run import PHASES, RunResult, Server, run_parties

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from hecompile.runtime.release_log import ReleaseLog
 from tests.encrypted.releasing import (
     ELEMENTS,
     FLOOD_BITS,
+    PERSONS,
     STEP,
     Granting,
     Hospital,
@@ -90,9 +92,21 @@ def test_an_envelope_is_released_once(place: Hospital, tmp_path: Path) -> None:
 def test_twice_in_one_call_is_a_replay_too(place: Hospital, tmp_path: Path) -> None:
     custodian = place.custodian(tmp_path, rounded())
     (envelope,) = place.results(people(13, 2))
-    with pytest.raises(IntegrityError, match="received before"):
+    with pytest.raises(IntegrityError, match="came twice: number 2 is a copy"):
         custodian.release_all([envelope, envelope])
     assert spent(custodian).releases == 0
+    # Nothing was used up by the attempt.
+    assert custodian.release(envelope).outputs["y"].number == 2
+
+
+def test_a_replay_among_others_uses_none_of_them_up(place: Hospital, tmp_path: Path) -> None:
+    custodian = place.custodian(tmp_path, rounded())
+    (old,), new = place.results(people(17, 2)), place.results(people(18, PERSONS + 1))
+    custodian.release(old)
+    with pytest.raises(IntegrityError, match="received before"):
+        custodian.release_all([*new, old])
+    assert spent(custodian).releases == 2
+    assert custodian.release_all(new).outputs["y"].number == PERSONS + 3
 
 
 def test_an_exhausted_budget_denies_and_loses_nothing(place: Hospital, tmp_path: Path) -> None:
@@ -287,7 +301,9 @@ def test_releases_and_refusals_are_logged_without_values(place: Hospital, tmp_pa
     assert "2 were made" in second
     assert verify_audit(log).entries == 2
     assert found.raw is not None
-    assert not any(f"{value:.6g}" in first for value in found.raw.ravel() if abs(value) > 0.2)
+    # The time and digests have digits of their own.
+    told = re.sub(r'"(time|[a-z_]*digests?|previous|hash)":("[^"]*"|\[[^]]*\])', "", first)
+    assert not any(f"{value:.6g}" in told for value in found.raw.ravel() if abs(value) > 0.2)
 
 
 def test_what_cannot_be_logged_does_not_leave_but_counts(place: Hospital, tmp_path: Path) -> None:
@@ -347,33 +363,6 @@ def test_killed_between_commit_and_answer_the_release_counts(
         again.release(envelope)
     with pytest.raises(AccessDeniedError, match="4 releases, 3 were made"):
         again.release(place.results(people(33, 2))[0])
-
-
-def test_of_two_custodians_that_race_for_the_last_unit_one_answers(
-    place: Hospital, tmp_path: Path
-) -> None:
-    place.custodian(tmp_path, rounded(2)).release(place.results(people(35, 1))[0])
-    envelopes = [place.results(people(seed, 1))[0] for seed in (36, 37)]
-    reading, writing = os.pipe()
-    children = []
-    for envelope in envelopes:
-        children.append(os.fork())
-        if children[-1] == 0:
-            code = 1
-            try:
-                os.close(writing)
-                # Both wait here until the parent closes its end.
-                os.read(reading, 1)
-                number = place.custodian(tmp_path, rounded(2)).release(envelope).outputs["y"].number
-                code = 40 + number
-            except AccessDeniedError:
-                code = 3
-            finally:
-                os._exit(code)
-    os.close(writing)
-    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
-    assert codes == [3, 42]
-    assert spent(place.custodian(tmp_path, rounded(2))).releases == 2
 
 
 def test_an_envelope_of_another_key_is_refused_before_it_counts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 
 from hecompile.access.audit import AuditLog
-from hecompile.access.identity import load_identity, make_identity
+from hecompile.access.identity import identity_path, load_identity, make_identity
 from hecompile.access.manifest import RefreshInfo
 from hecompile.access.policy import single_owner_policy
 from hecompile.access.users import UserEntry, Users, sign_users
-from hecompile.errors import AccessDeniedError, InputError, IntegrityError, UsageError
+from hecompile.errors import AccessDeniedError, IntegrityError, UsageError
 from hecompile.runtime.evaluator import galois_steps
 from hecompile.runtime.parties import Bundle, open_bundle
 from hecompile.runtime.spec import ClientSpec, spec_from_program
@@ -32,6 +33,7 @@ from tests.encrypted.clinic import (
     signed_users,
     write,
 )
+from tests.unit.cli_parties import hand_over
 
 X = np.array([[0.5, -1.0, 1.1, 0.0]])
 NOISE = 1e-4
@@ -70,9 +72,15 @@ def keys(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
     return folder / "keys"
 
 
-def test_four_parties_each_do_their_part(clinic: Clinic, keys: Path) -> None:
-    data = clinic.open("ann").client(keys / "public").encrypt({"x": X})[0]
-    evaluation = clinic.open("server").evaluator(keys / "evaluation").start(data)
+@pytest.fixture(scope="module")
+def handed(keys: Path) -> Path:
+    """What client and evaluator were given of the keys."""
+    return hand_over(keys)
+
+
+def test_four_parties_each_do_their_part(clinic: Clinic, keys: Path, handed: Path) -> None:
+    data = clinic.open("ann").client(handed / "public").encrypt({"x": X})[0]
+    evaluation = clinic.open("server").evaluator(handed / "evaluation").start(data)
     request = evaluation.advance()
     assert request is not None
     evaluation.accept(clinic.open("safe").custodian(keys / "secret").refresh(request))
@@ -95,7 +103,7 @@ def test_four_parties_each_do_their_part(clinic: Clinic, keys: Path) -> None:
         ("bea", lambda bundle, keys: bundle.evaluator(keys)),
         ("ann", lambda bundle, keys: bundle.custodian(keys)),
         ("mallory", lambda bundle, keys: bundle.custodian(keys)),
-        ("bea", lambda bundle, keys: bundle.keygen(keys / "more")),
+        ("ann", lambda bundle, keys: bundle.keygen(keys / "more")),
         ("bea", lambda bundle, keys: bundle.custodian(keys).refresh(b"")),
         ("safe", lambda bundle, keys: bundle.custodian(keys).decrypt(b"")),
         ("ann", lambda bundle, keys: bundle.run({"x": X}, keys=keys)),
@@ -133,12 +141,12 @@ def test_run_as_one_user_lets_others_play_their_parties(clinic: Clinic) -> None:
 
 
 def test_without_a_user_the_only_one_is_taken(
-    clinic: Clinic, keys: Path, tmp_path: Path, home: Path
+    clinic: Clinic, handed: Path, tmp_path: Path, home: Path
 ) -> None:
-    clinic.open().evaluator(keys)
+    clinic.open().evaluator(handed)
     assert clinic.decisions() == [("server", "evaluate", "allow")]
     with pytest.raises(UsageError, match="say who asks to encrypt with --as USER"):
-        clinic.open().client(keys)
+        clinic.open().client(handed)
     alone = make(tmp_path / "alone", home, single_owner_policy(["x"], ["y"]), OWNERS)
     assert np.abs(alone.open().run({"x": X}).raw_outputs["y"] - (X**8 + X**2)).max() < NOISE
     assert {user for user, _, _ in alone.decisions()} == {"owner", "host"}
@@ -180,27 +188,27 @@ def test_denial_comes_before_the_program_is_read(
 
 
 def test_keys_and_ciphertexts_of_the_same_program_under_another_policy_are_refused(
-    tmp_path: Path, clinic: Clinic, keys: Path, home: Path
+    tmp_path: Path, clinic: Clinic, keys: Path, handed: Path, home: Path
 ) -> None:
     """The policy is in the manifest, and keys and envelopes are bound to that."""
     policy = replace(CLINIC, envelope_seconds=3600)
     other = make(tmp_path / "other", home, policy, {**ROLES, "eve": ("doctor",)})
     assert other.open().spec.program == clinic.open().spec.program
-    parties: list[Callable[[Path], object]] = [
-        other.open("ann").client,
-        other.open("server").evaluator,
-        other.open("eve").custodian,
+    parties: list[tuple[Callable[[Path], object], Path]] = [
+        (other.open("ann").client, handed),
+        (other.open("server").evaluator, handed),
+        (other.open("eve").custodian, keys),
     ]
-    for party in parties:
+    for party, folder in parties:
         with pytest.raises(
             IntegrityError, match=r"are for the bundle of manifest \w{12}\.\.\., not"
         ) as e:
-            party(keys)
+            party(folder)
         assert e.value.exit_code == 4
     with pytest.raises(IntegrityError, match="are for the bundle of manifest"):
         other.open("cyd").run({"x": X}, keys=keys)
-    other.open("safe").keygen(tmp_path / "keys")
-    envelope = clinic.open("ann").client(keys).encrypt({"x": X})[0]
+    other.open("safe").keygen(tmp_path / "keys", secret_folder=tmp_path / "vault")
+    envelope = clinic.open("ann").client(handed).encrypt({"x": X})[0]
     evaluator = other.open("server").evaluator(tmp_path / "keys")
     with pytest.raises(IntegrityError, match=r"the encrypted input is for the bundle of manifest"):
         evaluator.start(envelope)
@@ -225,48 +233,86 @@ def changed(
     return Clinic(tmp_path / "changed", tmp_path / "log").open("server")
 
 
-def test_parts_of_different_programs_are_refused(tmp_path: Path, home: Path, keys: Path) -> None:
+def test_parts_of_different_programs_are_refused(tmp_path: Path, home: Path, handed: Path) -> None:
     bundle = changed(tmp_path, home, replace(spec_from_program(masked_program()), program="0" * 64))
     with pytest.raises(IntegrityError, match="client and server parts are of different programs"):
-        bundle.evaluator(keys)
+        bundle.evaluator(handed)
 
 
 def test_a_manifest_that_promises_more_than_the_program_hides_is_refused(
-    tmp_path: Path, home: Path, keys: Path
+    tmp_path: Path, home: Path, handed: Path
 ) -> None:
     bundle = changed(tmp_path, home, refresh=RefreshInfo(1, MASK_BITS + 1))
     with pytest.raises(IntegrityError, match=r"promises masks of 21 bits, .* has some of 20"):
-        bundle.evaluator(keys)
+        bundle.evaluator(handed)
 
 
 def test_a_manifest_that_grants_other_rotations_than_the_program_takes_is_refused(
-    tmp_path: Path, home: Path, keys: Path
+    tmp_path: Path, home: Path, handed: Path
 ) -> None:
     steps = galois_steps(masked_program())
     bundle = changed(tmp_path, home, galois_steps=tuple(sorted({*steps, 2047})))
     with pytest.raises(IntegrityError, match=r"2047, and its program rotates by .*S7"):
-        bundle.evaluator(keys)
+        bundle.evaluator(handed)
 
 
 def test_who_acts_must_have_the_identity_that_the_users_document_names(
-    clinic: Clinic, keys: Path, home: Path, hecompile_home: Path, monkeypatch: pytest.MonkeyPatch
+    clinic: Clinic, keys: Path, hecompile_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has no identity here, or one of the same name only, is denied before anything is read."""
+    attempts: dict[str | None, list[Callable[[Bundle], object]]] = {
+        "ann": [lambda bundle: bundle.client(keys)],
+        "server": [lambda bundle: bundle.evaluator(keys)],
+        "safe": [
+            lambda bundle: bundle.custodian(keys),
+            lambda bundle: bundle.keygen(keys / "more"),
+        ],
+        "cyd": [
+            lambda bundle: bundle.custodian(keys),
+            lambda bundle: bundle.run({"x": X}),
+            lambda bundle: bundle.run({"x": X}, keys=keys),
+        ],
+        None: [lambda bundle: bundle.evaluator(keys)],
+    }
+    monkeypatch.setenv("HECOMPILE_HOME", str(hecompile_home))
+    count = 0
+    for told in ("is not on this machine", "the users document has another key"):
+        for user, tried in attempts.items():
+            for attempt in tried:
+                with pytest.raises(AccessDeniedError, match=rf"may not .* here: .*{told}"):
+                    attempt(clinic.open(user))
+                count += 1
+                decisions = clinic.decisions()
+                assert len(decisions) == count
+                assert decisions[-1][::2] == (user or "server", "deny")
+        for name in ROLES:
+            if not identity_path(name).exists():
+                make_identity(name)
+    assert not (keys / "more").exists()
+
+
+def test_whoever_plays_another_party_in_a_run_must_be_that_user_too(
+    clinic: Clinic, home: Path, hecompile_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HECOMPILE_HOME", str(hecompile_home))
-    for attempt in (
-        lambda: clinic.open("ann").client(keys),
-        lambda: clinic.open("server").evaluator(keys),
-        lambda: clinic.open("safe").custodian(keys),
-        lambda: clinic.open("safe").keygen(keys / "more"),
-        lambda: clinic.open("cyd").run({"x": X}),
-    ):
-        with pytest.raises(InputError, match=r"the identity of user '\w+' is not on this machine"):
-            attempt()
-    with pytest.raises(UsageError, match="its identity is not on this machine"):
-        clinic.open().evaluator(keys)
-    make_identity("ann")
-    with pytest.raises(InputError, match="is not the one in the users document"):
-        clinic.open("ann").client(keys)
-    assert not (keys / "more").exists()
+    (hecompile_home / "identities").mkdir(mode=0o700)
+    for name in ("cyd", "safe"):
+        shutil.copy(home / "identities" / f"{name}.pem", hecompile_home / "identities")
+    make_identity("server")
+    with pytest.raises(AccessDeniedError, match="'server' may not evaluate program here"):
+        clinic.open("cyd").run({"x": X})
+    assert [one for one in clinic.decisions() if one[0] == "server"] == [
+        ("server", "evaluate", "deny")
+    ]
+
+
+def test_client_and_evaluator_refuse_keys_beside_the_secret_key(clinic: Clinic, keys: Path) -> None:
+    for given in (keys, keys / "public", keys / "secret"):
+        with pytest.raises(IntegrityError, match="the secret key lies in"):
+            clinic.open("ann").client(given)
+    for given in (keys, keys / "evaluation"):
+        with pytest.raises(IntegrityError, match="the secret key lies in"):
+            clinic.open("server").evaluator(given)
 
 
 def test_without_users_nobody_may_do_anything(tmp_path: Path, keys: Path) -> None:
@@ -288,9 +334,9 @@ def test_without_users_nobody_may_do_anything(tmp_path: Path, keys: Path) -> Non
 
 
 def test_a_user_who_left_is_refused_by_the_next_users_document(
-    clinic: Clinic, keys: Path, home: Path, tmp_path: Path
+    clinic: Clinic, handed: Path, home: Path, tmp_path: Path
 ) -> None:
-    data = clinic.open("ann").client(keys).encrypt({"x": X})[0]
+    data = clinic.open("ann").client(handed).encrypt({"x": X})[0]
     entries = tuple(
         UserEntry(name, given, load_identity(name, home).public_bytes)
         for name, given in ROLES.items()
@@ -306,7 +352,7 @@ def test_a_user_who_left_is_refused_by_the_next_users_document(
         users=tmp_path / "users.json",
     )
     with pytest.raises(IntegrityError, match="no user's in version 2 of the users document"):
-        bundle.evaluator(keys).start(data)
+        bundle.evaluator(handed).start(data)
     # The document in the bundle is out of date from now on.
     with pytest.raises(IntegrityError, match="version 1, but version 2 was seen here"):
         clinic.open("server")

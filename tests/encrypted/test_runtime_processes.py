@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,11 +137,17 @@ def test_errors_keep_their_class_and_text(case: Case) -> None:
         process.evaluate(b"nonsense", lambda request: request)
 
 
-def test_missing_keys_are_reported_from_the_process(case: Case, tmp_path: Path) -> None:
+def test_missing_keys_are_reported_before_and_from_the_process(case: Case, tmp_path: Path) -> None:
+    keys = tmp_path / "evaluation"
     process = EvaluatorProcess(
-        case.server.program, case.server.constants, case.spec, tmp_path, timeout=60
+        case.server.program, case.server.constants, case.spec, keys, timeout=60
     )
     with pytest.raises(InputError, match="no evaluation key in"), process:
+        pass
+    assert not hasattr(process, "_process")
+    shutil.copytree(case.keys / "evaluation", keys)
+    (keys / "relin.key").unlink()
+    with pytest.raises(InputError, match=r"relin\.key is missing"), process:
         pass
     assert process._process.returncode is not None
 

@@ -10,7 +10,6 @@ import pytest
 from hecompile.access.identity import (
     acting_identity,
     generate_identity,
-    has_identity,
     identity_path,
     load_identity,
     make_identity,
@@ -21,13 +20,11 @@ from hecompile.errors import AccessDeniedError, InputError, IntegrityError
 
 
 def test_an_identity_is_made_kept_and_loaded(hecompile_home: Path) -> None:
-    assert not has_identity("anna")
     made = make_identity("anna")
     path = hecompile_home / "identities" / "anna.pem"
     assert identity_path("anna") == path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert has_identity("anna")
     found = load_identity("anna")
     assert (found.user, found.keyid, found.text) == ("anna", made.keyid, made.text)
     assert parse_key_text(found.text) == made.public_bytes
@@ -39,7 +36,8 @@ def test_an_identity_is_made_kept_and_loaded(hecompile_home: Path) -> None:
 def test_another_home(tmp_path: Path) -> None:
     made = make_identity("anna", tmp_path)
     assert load_identity("anna", tmp_path).keyid == made.keyid
-    assert not has_identity("anna")
+    with pytest.raises(InputError, match="is not on this machine"):
+        load_identity("anna")
 
 
 def test_an_identity_is_never_replaced(hecompile_home: Path) -> None:
@@ -62,13 +60,11 @@ def test_names_that_lead_elsewhere_are_refused(user: str, hecompile_home: Path) 
     for act in (identity_path, load_identity, make_identity):
         with pytest.raises(InputError, match="cannot name an identity"):
             act(user)
-    assert not has_identity(user)
     assert not list(hecompile_home.rglob("*.pem"))
 
 
 def test_a_name_too_long_for_the_disk_has_no_identity() -> None:
     name = "é" * 128
-    assert not has_identity(name)
     with pytest.raises(InputError):
         load_identity(name)
 
@@ -105,6 +101,11 @@ def test_whoever_makes_an_identity_of_a_users_name_is_not_that_user(tmp_path: Pa
     make_identity("cloud")
     with pytest.raises(AccessDeniedError, match=r"no key for user 'cloud'.*identity show cloud"):
         acting_identity("cloud", users)
+    with pytest.raises(AccessDeniedError, match="'owner' is not on this machine"):
+        acting_identity("owner", users, tmp_path / "third")
+    identity_path("owner", tmp_path).chmod(0o644)
+    with pytest.raises(AccessDeniedError, match="chmod 600"):
+        acting_identity("owner", users, tmp_path)
     make_identity("eve")
     with pytest.raises(AccessDeniedError, match="'eve' is not in the users document"):
         acting_identity("eve", users)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
 import signal
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -144,3 +146,53 @@ def test_a_crash_within_the_transaction_counts_nothing(
     assert os.WTERMSIG(status) == signal.SIGKILL
     assert ledger.spent() == Spent(0, 0.0)
     assert ledger.spend("y", "p", 1) == 1
+
+
+def race_copy(folder: Path, start: multiprocessing.synchronize.Event, place: int) -> None:
+    ledger = ReleaseLedger(folder / f"copy-{place}", KEY, State(folder / "state.db"))
+    start.wait()
+    try:
+        ledger.spend_all([Charge("y", "p", 4, units=4, key_limit=4)])
+    except IntegrityError:
+        return
+    (folder / f"won-{place}").touch()
+
+
+def test_of_copies_that_are_used_side_by_side_one_counts(
+    ledger: ReleaseLedger, tmp_path: Path
+) -> None:
+    fork = multiprocessing.get_context("fork")
+    for round_ in range(3):
+        for path in tmp_path.glob("won-*"):
+            path.unlink()
+        folder = tmp_path / str(round_)
+        folder.mkdir()
+        for place in range(6):
+            (folder / f"copy-{place}").mkdir()
+            shutil.copy2(ledger.path, folder / f"copy-{place}")
+        start = fork.Event()
+        racers = [fork.Process(target=race_copy, args=(folder, start, n)) for n in range(6)]
+        for racer in racers:
+            racer.start()
+        start.set()
+        for racer in racers:
+            racer.join(60)
+            assert racer.exitcode == 0
+        assert len(list(folder.glob("won-*"))) == 1
+        assert State(folder / "state.db").floor(KEY) == 4
+
+
+def test_an_exhausted_privacy_budget_advises_no_new_keys(ledger: ReleaseLedger) -> None:
+    """They would let the same persons' loss add up unseen."""
+    with pytest.raises(AccessDeniedError) as told:
+        ledger.spend("y", "permission 1", 100, rho=2.0, total_rho=1.0)
+    assert "under several keys adds up: ask the data protection officer" in str(told.value)
+    assert "make new keys" not in str(told.value)
+
+
+def test_a_ledger_of_another_version_is_refused_as_such(ledger: ReleaseLedger) -> None:
+    with contextlib.closing(sqlite3.connect(ledger.path)) as older:
+        older.execute("PRAGMA user_version=1")
+    for use in (ledger.spent, lambda: ledger.spend("y", "permission 1", 3)):
+        with pytest.raises(IntegrityError, match=r"another version .*format 1, not 2"):
+            use()

@@ -83,7 +83,7 @@ def test_who_evaluates_has_no_weights_to_encrypt() -> None:
 
 
 def test_who_encrypts_the_weights_sees_ciphertexts_and_so_no_raw_values() -> None:
-    text = grant("vendor", "decrypt", "output:y", POLICY)
+    text = grant("vendor", "declassify", "output:y", POLICY)
     refuse(text, "rule S3", "role 'vendor' may encrypt model (vendor)", facts=HIDDEN)
 
 

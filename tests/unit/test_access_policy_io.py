@@ -36,7 +36,7 @@ from hecompile.errors import InputError
 
 WRONG: list[Any] = [None, -1, 2**64, "", "x", [], {}, [[]], True, 1.5]
 
-names = st.text('abc. -é"\\', min_size=1, max_size=6).filter(lambda name: name == name.strip())
+names = st.text("abc. -_@+é", min_size=1, max_size=6).filter(lambda name: name == name.strip())
 labels = st.lists(
     st.text(string.ascii_letters + "_-0", min_size=1, max_size=4), min_size=1, max_size=3
 ).map(".".join)
@@ -48,7 +48,7 @@ objects = st.one_of(
 )
 
 
-def distinct(items: st.SearchStrategy[str], least: int = 0, most: int = 3) -> st.SearchStrategy:
+def distinct(items: st.SearchStrategy[Any], least: int = 0, most: int = 3) -> st.SearchStrategy:
     return st.lists(items, min_size=least, max_size=most, unique=True).map(tuple)
 
 
@@ -71,18 +71,18 @@ obligations = st.builds(
 plain_permissions = st.builds(
     Permission,
     st.text(max_size=5),
-    st.lists(st.sampled_from(Action), min_size=1, max_size=3).map(tuple),
-    st.lists(objects, min_size=1, max_size=3).map(tuple),
+    distinct(st.sampled_from(Action), 1),
+    distinct(objects, 1),
     st.none() | st.sampled_from(Enforcement),
-    purposes=distinct(st.sampled_from(("care", "ré", 'q"')), most=2),
+    purposes=distinct(st.sampled_from(("care", "ré", "q@+")), most=2),
 )
 releases = st.builds(
     Permission,
     st.text(max_size=5),
     st.just((Action.DECLASSIFY,)),
-    st.lists(objects, min_size=1, max_size=2).map(tuple),
+    distinct(objects, 1, 2),
     scope=st.sampled_from(Scope),
-    purposes=distinct(st.sampled_from(("care", "ré", 'q"')), most=2),
+    purposes=distinct(st.sampled_from(("care", "ré", "q@+")), most=2),
     obligations=obligations,
 )
 constraints = st.builds(
@@ -116,13 +116,13 @@ policies = st.builds(
         unique_by=lambda role: role.name,
     ).map(tuple),
     st.lists(plain_permissions | releases, min_size=1, max_size=4).map(tuple),
-    st.lists(objects, max_size=2).map(tuple),
+    distinct(objects, most=2),
     st.lists(constraints, max_size=2).map(tuple),
     st.lists(key_rules, max_size=2, unique_by=lambda rule: rule.name).map(tuple),
     st.lists(field_labels, max_size=2, unique_by=lambda one: one.object).map(tuple),
     st.none() | models,
     st.integers(1, 366 * 86400),
-    st.just(("care", "ré", 'q"')),
+    st.just(("care", "ré", "q@+")),
 )
 
 

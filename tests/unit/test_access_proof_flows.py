@@ -53,6 +53,7 @@ def test_what_a_clearance_lacks_is_named_with_its_elements() -> None:
 
 def test_what_is_shown_by_inheritance_counts() -> None:
     text = grant("staff", "decrypt", "output:y", cleared("genomic", "vitals.hr"))
+    text = grant("staff", "hold", "key:secret", text)
     text = text.replace('inherits = ["staff"]\n\n[roles.reader]', "\n[roles.reader]")
     refuse(text, "rule S5", "role 'staff' may decrypt output:y (staff)", facts=FACTS)
     # The inheriting role is named with its path where it stands first.
@@ -76,9 +77,10 @@ def test_wildcards_show_every_output() -> None:
 
 def test_decrypted_inputs_show_their_labels() -> None:
     text = grant("reader", "decrypt", "input:*", cleared("vitals.*", "genomic"))
+    text = grant("reader", "hold", "key:secret", text)
     refuse(text, "rule S5", "does not cover labs.glucose of input:x", facts=FACTS)
     text = grant("reader", "decrypt", "input:x", cleared("vitals.*", "genomic", "labs.glucose"))
-    check(text, FACTS)
+    check(grant("reader", "hold", "key:secret", text), FACTS)
 
 
 def test_the_training_set_shows_through_the_weights() -> None:

@@ -32,7 +32,15 @@ FACTS = ProgramFacts(
     security=(16384, 430),
     releases=(
         ReleasePlan(
-            "logits", 2e-10, 1e-9, 5, 30, RELEASES, flooding_sigma(1e-9, 5, RELEASES, 30), 0.05
+            "logits",
+            2e-10,
+            1e-9,
+            5,
+            30,
+            RELEASES,
+            flooding_sigma(1e-9, 5, RELEASES, 30),
+            0.05,
+            16.0,
         ),
     ),
     shapes={"x": (1, 140)},

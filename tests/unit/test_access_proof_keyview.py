@@ -46,17 +46,33 @@ def test_the_policy_under_which_a_key_is_recovered_is_refused() -> None:
     refuse(
         KEY_RECOVERY_POLICY,
         "p.toml, line 3: rule S3 (key-view separation)",
-        "role 'clinician' may encrypt input:* (clinician) and so sees ciphertexts",
-        "may decrypt input:* (clinician)",
+        "role 'clinician' may decrypt input:* (clinician) without holding the secret key",
         "the secret key can be computed from the two",
         REMEDY,
     )
 
 
-def test_raw_values_alone_and_flooded_values_with_ciphertexts_pass() -> None:
-    check(RAW)
+def test_flooded_values_with_ciphertexts_pass() -> None:
     check(POLICY, ann="sender reader")
     check(grant("reader", "receive", "output:y"))
+
+
+@pytest.mark.parametrize("obj", ["output:y", "output:*", "input:x"])
+@pytest.mark.parametrize("role", ["reader", "sender", "staff"])
+def test_whoever_decrypts_has_the_ciphertext_and_must_hold_the_key(role: str, obj: str) -> None:
+    """No other right is needed: the command is handed the ciphertext by whoever runs it."""
+    text = grant(role, "decrypt", obj)
+    refuse(text, "rule S3", f"may decrypt {obj} (", "without holding", f"'{role}' {REMEDY}")
+    refuse(text, "rule S3", ann=role)
+    refuse(grant(role, "hold", "key:evaluation", text), "rule S3")
+    # To have handed the key out is not to hold it: the holder is to be named.
+    refuse(grant(role, "register", "key:secret", text), "rule S3")
+    held = grant(role, "hold", "key:secret", text)
+    check(held)
+    check(held, ann=f"{role} vault")
+
+
+UNFLOODED = change("flood = 30, ", "")
 
 
 @pytest.mark.parametrize(
@@ -71,13 +87,9 @@ def test_raw_values_alone_and_flooded_values_with_ciphertexts_pass() -> None:
     ],
 )
 def test_every_way_to_a_ciphertext_counts(action: str, obj: str) -> None:
-    refuse(grant("reader", action, obj, RAW), "rule S3", "role 'reader'", f"may {action} {obj}")
+    text = grant("reader", action, obj, UNFLOODED)
+    refuse(text, "rule S3", "role 'reader'", f"may {action} {obj}", REMEDY)
     check(grant("reader", action, obj))
-
-
-@pytest.mark.parametrize("obj", ["output:*", "input:x"])
-def test_every_raw_value_counts(obj: str) -> None:
-    refuse(grant("sender", "decrypt", obj), "rule S3", f"may decrypt {obj} (sender)", REMEDY)
 
 
 @pytest.mark.parametrize(
@@ -88,41 +100,23 @@ def test_what_is_declassified_without_one_of_the_three_is_raw(missing: str) -> N
     refuse(text, "rule S3", "may declassify output:y (reader)", REMEDY)
 
 
-def test_a_raw_view_counts_beside_a_flooded_one() -> None:
-    refuse(grant("reader", "receive", "output:y", RAW), "may decrypt output:y")
-
-
 def test_inheritance_brings_the_two_views_together() -> None:
-    text = inherit("chief", "middle", "reader", text=inherit("middle", "sender", text=RAW))
+    text = inherit("chief", "middle", "reader", text=inherit("middle", "sender", text=UNFLOODED))
     refuse(
         text,
         f"{line(text, '[roles.chief]')}: rule S3",
         "role 'chief' may encrypt input:x (chief -> middle -> sender)",
-        "decrypt output:y (chief -> reader)",
+        "declassify output:y (chief -> reader)",
         "let role 'reader' declassify",
     )
-
-
-def test_a_users_roles_bring_the_two_views_together() -> None:
-    check(RAW, ann="sender", bob="reader")
-    refuse(RAW, "rule S3", "user 'ann'", "(sender)", "(reader)", ann="sender reader")
+    refuse(inherit("chief", "reader", text=RAW), "may decrypt output:y (chief -> reader)")
 
 
 def test_separate_sessions_and_purposes_do_not_part_what_one_user_knows() -> None:
-    text = change("format = 2\n", 'format = 2\npurposes = ["care"]\n', RAW)
+    text = change("format = 2\n", 'format = 2\npurposes = ["care"]\n', UNFLOODED)
     text = text.replace('objects = ["input:x"]', 'objects = ["input:x"]\npurpose = ["care"]')
     text += '\n[[constraints]]\nkind = "dynamic"\nroles = ["sender", "reader"]\n'
-    refuse(text, "rule S3", "user 'ann'", ann="sender reader")
-
-
-def test_whoever_holds_the_key_may_see_both() -> None:
-    both = grant("reader", "receive", "output:y", RAW)
-    check(grant("reader", "hold", "key:secret", both))
-    check(RAW, ann="sender reader vault")
-    check(inherit("owner", "sender", "reader", "vault", text=RAW))
-    refuse(grant("reader", "hold", "key:evaluation", both), "rule S3")
-    # To have handed the key out is not to hold it: the holder is to be named.
-    refuse(grant("reader", "register", "key:secret", both), "rule S3")
+    refuse(text, "rule S3", "user 'ann'", "(sender)", "(reader)", ann="sender reader")
 
 
 NAMES = tuple("abcd")
@@ -191,9 +185,11 @@ def sees_both(
             terms = one.obligations
             coarse = terms.round is not None or terms.label_only or terms.dp is not None
             hidden = (terms.flood or 0) >= 30 and coarse and terms.budget is not None
-            if pair in ("decrypt/input", "decrypt/output") or (
-                pair == "declassify/output" and not hidden
-            ):
+            if pair in ("decrypt/input", "decrypt/output"):
+                # Whoever decrypts a ciphertext has it.
+                ciphertexts.add(pair)
+                raw.add(pair)
+            if pair == "declassify/output" and not hidden:
                 raw.add(pair)
             key = key or (pair == "hold/key" and obj.name == "secret")
     return bool(ciphertexts) and bool(raw) and not key

@@ -46,22 +46,23 @@ def test_the_ring_is_in_the_table(ring: int) -> None:
 
 
 CLAIM = '\n[[permissions]]\nrole = "reader"\nactions = ["decrypt"]\nobjects = ["output:y"]\n'
-CLAIMED = f'{POLICY}{CLAIM}enforcement = "cryptographic"\n'
+HELD = grant("reader", "hold", "key:secret", f'{POLICY}{CLAIM}enforcement = "cryptographic"\n')
+NOT_HELD = change("[roles.vault]", '[roles.vault]\ninherits = ["reader"]\n', POLICY).replace(
+    '["hold", "refresh"]\nobjects = ["key:secret", "program"]',
+    '["refresh"]\nobjects = ["program"]\nenforcement = "cryptographic"',
+)
 
 
 def test_cryptographic_claims_must_be_true() -> None:
     text = change('["input:x"]\n', '["input:x"]\nenforcement = "cryptographic"\n')
     refuse(text, "'encrypt' cannot be enforced cryptographically", "state 'gateway'")
-    refuse(CLAIMED, "role 'reader' does not hold key:secret", "state 'gateway'")
-    held = grant("reader", "hold", "key:secret", CLAIMED)
-    refuse(held, "role 'vault' holds key:secret and may not decrypt it")
-    check(change("[roles.vault]\n", '[roles.vault]\ninherits = ["reader"]\n', held))
+    refuse(NOT_HELD, "role 'vault' does not hold key:secret", "state 'gateway'")
+    refuse(HELD, "role 'vault' holds key:secret and may not decrypt it")
+    check(change("[roles.vault]\n", '[roles.vault]\ninherits = ["reader"]\n', HELD))
 
 
 def test_claims_hold_for_whoever_inherits_the_key() -> None:
-    text = change("[roles.vault]\n", '[roles.vault]\ninherits = ["reader"]\n', CLAIMED)
-    refuse(text, "role 'reader' does not hold key:secret")
-    held = grant("reader", "hold", "key:secret", text)
+    held = change("[roles.vault]\n", '[roles.vault]\ninherits = ["reader"]\n', HELD)
     check(inherit("chief", "vault", text=held))
 
 

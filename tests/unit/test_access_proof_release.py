@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -18,7 +19,7 @@ from hecompile.access.policy import (
 )
 from hecompile.access.proof import ProgramFacts
 from hecompile.access.proof_release import check_releases
-from hecompile.access.release_plan import ReleasePlan, flooding_sigma
+from hecompile.access.release_plan import ReleasePlan, flooding_sigma, permission_bits
 from hecompile.errors import InputError
 from tests.unit.proof_cases import FACTS, POLICY, change, check, grant, inherit, refuse
 
@@ -29,9 +30,11 @@ WHERE = "p.toml, line 21 (permission 2): rule S6"
 WHO = "role 'reader' may declassify output:y"
 
 
-def plan(bits: int = 30, releases: int = 64, step: float | None = 0.05) -> ReleasePlan:
+def plan(
+    bits: int = 30, releases: int = 64, step: float | None = 0.05, span: float = 1.0
+) -> ReleasePlan:
     sigma = flooding_sigma(1e-9, 5, releases, bits)
-    return ReleasePlan("y", 2e-10, 1e-9, 5, bits, releases, sigma, step)
+    return ReleasePlan("y", 2e-10, 1e-9, 5, bits, releases, sigma, step, span)
 
 
 def planned(*plans: ReleasePlan) -> ProgramFacts:
@@ -103,7 +106,6 @@ def test_a_budget_lies_within_the_life_of_a_key() -> None:
         "after 63 releases",
         "lower 'budget' or raise 'rotate_releases'",
     )
-    check(f"{POLICY}\n[keys.public]\nrotate_releases = 1\n")
 
 
 @pytest.mark.parametrize(
@@ -146,3 +148,69 @@ def test_releases_of_all_permissions_count_together() -> None:
     refuse(text, "needs 30 bits of flooding over 72 releases", facts=planned(plan()))
     check(text, planned(plan(releases=72)))
     check(f"{text}\n[keys.secret]\nrotate_releases = 64\n", planned(plan()))
+
+
+def chosen(budget: int) -> tuple[str, ProgramFacts]:
+    """A policy and a program of ring degree 8192 that releases five values so often."""
+    facts = planned(plan(releases=budget))
+    text = change("budget = 64", f"budget = {budget}")
+    return text, dataclasses.replace(facts, security=(8192, 200))
+
+
+def test_who_chooses_ciphertexts_is_not_shown_an_eighth_of_the_key() -> None:
+    # A release of five values carries 5 log2(3 + 1 / 0.05) = 22.6 bits, the key 8192 log2(3).
+    text, facts = chosen(71)
+    check(text, facts, ann="sender reader")
+    text, facts = chosen(72)
+    check(text, facts, ann="sender", bob="reader")
+    words = "rule S6", "may submit input:x (sender)", "may also declassify output:y", "1628 bits"
+    refuse(text, "user 'ann'", "lower the budgets", *words, facts=facts, ann="sender reader")
+    refuse(
+        inherit("chief", "sender", "reader", text=text),
+        "role 'chief' may submit input:x (chief -> sender)",
+        "1628 bits of the 12984",
+        facts=facts,
+    )
+    # Who holds the key needs no attack to get it.
+    check(text, facts, ann="sender reader vault")
+
+
+def test_encrypted_weights_are_ciphertexts_that_somebody_chooses() -> None:
+    text, facts = chosen(72)
+    facts = dataclasses.replace(facts, encrypted_model=True)
+    refuse(grant("reader", "encrypt", "model", text), "may encrypt model (reader)", facts=facts)
+
+
+def test_the_bits_of_all_permissions_add_up_once_for_all_their_outputs() -> None:
+    text = grant("staff", "declassify", "output:*", change("budget = 64", "budget = 60"))
+    text += "obligations = {flood = 30, label_only = true, budget = 100}\n"
+    both = tuple(dataclasses.replace(plan(releases=160), output=name) for name in "yz")
+    facts = dataclasses.replace(FACTS, outputs=("y", "z"), releases=both, security=(8192, 200))
+    # 60 times 22.6 bits and 100 times one of five labels or none, log2(6).
+    check(text, facts, ann="sender reader")
+    more = text.replace("budget = 100", "budget = 104")
+    facts = dataclasses.replace(
+        facts, releases=tuple(dataclasses.replace(one, releases=164, sigma=1.0) for one in both)
+    )
+    refuse(more, "user 'ann'", "1626 bits", facts=facts, ann="sender reader")
+
+
+def test_private_means_carry_what_a_gaussian_channel_does() -> None:
+    noise = DpNoise(0.5, 4.0, -1.0, 1.0, 16)
+    objects = (ObjectRef.output("y"),)
+    mean = Permission(
+        "a", (Action.DECLASSIFY,), objects, scope=Scope.COHORT,
+        obligations=Obligations(30, dp=noise, budget=8),
+    )  # fmt: skip
+    # 2^20 rows at one end of the range against sigma = sqrt(5) 2 / 2^20 / sqrt(2 rho).
+    ratio = (2**20) ** 2 / 5 / 4
+    assert permission_bits(mean, plan()) == pytest.approx(8 * 5 * math.log2(1 + ratio) / 2)
+    person = dataclasses.replace(mean, scope=Scope.PERSON)
+    assert permission_bits(person, plan()) == pytest.approx(8 * 5 * math.log2(1 + 1 / 20) / 2)
+
+
+def test_a_key_that_nothing_replaces_is_not_said_to_be_replaced() -> None:
+    for name in ("public", "evaluation"):
+        for limit in ("rotate_days", "rotate_releases"):
+            text = f"{POLICY}\n[keys.{name}]\n{limit} = 90\n"
+            refuse(text, "rule S4", f"[keys.{name}]", "nothing enforces", "in [keys.secret]")

@@ -9,11 +9,11 @@ import pytest
 from hecompile.access.labels import Flow
 from hecompile.access.policy import single_owner_policy
 from hecompile.access.policy_io import parse_policy
-from hecompile.access.proof import policy_warnings, work_warnings
+from hecompile.access.proof import ProgramFacts, policy_warnings, work_warnings
+from hecompile.access.release_plan import ReleasePlan, flooding_sigma
 from hecompile.access.users import single_owner_users
-from tests.unit.proof_cases import FACTS, POLICY, change, grant, inherit, users_of
+from tests.unit.proof_cases import FACTS, POLICY, change, grant, users_of
 
-RAW = grant("reader", "decrypt", "output:y")
 DUTIES = "{flood = 30, round = 0.05, budget = 64}"
 NOISE = "dp = {rho = 0.5, total_rho = 4.0, lower = -1.0, upper = 1.0, least = 2}"
 STAFF = {"ann": "sender", "bob": "reader", "eve": "cloud", "kim": "vault"}
@@ -25,24 +25,34 @@ def test_flooded_releases_need_no_warning() -> None:
     assert policy_warnings(owner, single_owner_users(owner), FACTS) == ()
 
 
-def test_raw_values_lead_to_the_key_together_with_who_sees_ciphertexts() -> None:
-    policy = parse_policy(RAW)
-    [warning] = policy_warnings(policy, users_of(policy, **STAFF))
-    assert warning.startswith("user 'bob' may decrypt output:y (reader)")
-    assert "with any one of user 'ann', user 'eve', user 'kim', who see ciphertexts" in warning
-    assert "let role 'reader' declassify" in warning
-    [warning] = policy_warnings(policy)
-    assert warning.startswith("role 'reader' may decrypt output:y (reader)")
-    policy = parse_policy(inherit("chief", "reader", text=RAW))
-    [warning] = policy_warnings(policy, users_of(policy, bob="chief", eve="cloud"))
-    assert "user 'bob' may decrypt output:y (chief -> reader)" in warning
-    assert "with any one of role 'sender', role 'vault', user 'eve', who" in warning
+def released(releases: int = 64, ring: int = 8192) -> ProgramFacts:
+    """Facts of a program that releases five values within a range of 1."""
+    plan = ReleasePlan(
+        "y", 2e-10, 1e-9, 5, 30, releases, flooding_sigma(1e-9, 5, releases, 30), 0.05, 1.0
+    )
+    return dataclasses.replace(FACTS, security=(ring, 200), releases=(plan,))
+
+
+def test_who_is_shown_much_could_read_the_key_with_who_chooses_ciphertexts() -> None:
+    # 64 releases of 5 values of 1 + 1 / 0.05 and two more steps, worked out by hand: 1448 bits, of
+    # the 12984 of a ternary key of 8192 coefficients; an eighth of which is 1623.
+    policy = parse_policy(POLICY)
+    assert policy_warnings(policy, users_of(policy, **STAFF), released()) == ()
+    many = POLICY.replace("budget = 64", "budget = 72")
+    policy = parse_policy(many)
+    [warning] = policy_warnings(policy, users_of(policy, **STAFF), released(72))
+    assert warning.startswith("user 'bob' is shown releases that can carry 1628 bits, of the 12984")
+    assert "together with any one of user 'ann', who choose ciphertexts" in warning
+    [warning] = policy_warnings(policy, None, released(72))
+    assert warning.startswith("role 'reader' is shown")
+    assert policy_warnings(policy, None, released(72, 16384)) == ()
+    assert policy_warnings(policy, None, FACTS) == ()
 
 
 def test_nobody_is_warned_of_who_holds_the_key() -> None:
-    policy = parse_policy(RAW)
+    policy = parse_policy(POLICY.replace("budget = 64", "budget = 4096"))
     people = users_of(policy, **{**STAFF, "bob": "reader vault"})
-    assert policy_warnings(policy, people) == ()
+    assert policy_warnings(policy, people, released(4096)) == ()
 
 
 def test_privacy_about_one_person_is_stated_as_it_is() -> None:

@@ -6,10 +6,14 @@ import base64
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -32,15 +36,21 @@ from hecompile.access.signing import (
     cosign,
     default_key_path,
     sign,
-    verify,
     verify_signed,
 )
+from hecompile.access.users import key_text, parse_key_text
 from hecompile.errors import InputError, IntegrityError
 
 STATEMENT = b'{"a":1}'
 KEY = SigningKey.generate()
 OTHER = SigningKey.generate()
 ENVELOPE = sign(STATEMENT, KEY)
+
+
+def verify(
+    envelope: bytes, trusted: Sequence[PublicKey], payload_type: str = PAYLOAD_TYPE
+) -> bytes:
+    return verify_signed(envelope, trusted, payload_type=payload_type).payload
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +168,42 @@ def test_other_public_keys_are_refused(tmp_path: Path, kind: str) -> None:
         TrustStore().load([tmp_path / "k.pub"])
     with pytest.raises(InputError, match="cannot read"):
         TrustStore().load([tmp_path / "none.pub"])
+
+
+PRIME = 2**255 - 19
+ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+WEAK = [0, 1, PRIME - 1, ORDER_8, PRIME - ORDER_8, PRIME, PRIME + 1]
+
+
+@pytest.mark.parametrize("sign_bit", [0, 1])
+@pytest.mark.parametrize("second", WEAK)
+def test_keys_under_which_anybody_can_sign_are_refused(
+    tmp_path: Path, second: int, sign_bit: int
+) -> None:
+    point = (second | sign_bit << 255).to_bytes(32, "little")
+    key = Ed25519PublicKey.from_public_bytes(point)
+    # What makes them dangerous: a signature that nobody made, R and S as small as can be.
+    if second == 1 and not sign_bit:
+        key.verify(b"\x01" + bytes(63), b"whatever is wanted")
+    path = tmp_path / "k.pub"
+    path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(InputError, match=r"k\.pub is a key under which anybody can sign"):
+        PublicKey.load(path)
+    with pytest.raises(InputError, match="anybody can sign"):
+        TrustStore().load([path])
+    with pytest.raises(InputError, match="anybody can sign"):
+        parse_key_text(key_text(point))
+
+
+@pytest.mark.parametrize("second", [PRIME + 2, PRIME + 18, 2**255 - 1])
+def test_a_key_has_one_spelling(second: int) -> None:
+    point = second.to_bytes(32, "little")
+    with pytest.raises(InputError, match="in its one spelling"):
+        parse_key_text(key_text(point))
+    key = Ed25519PublicKey.from_public_bytes(point)
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(InputError, match="in its one spelling"):
+        PublicKey.from_pem(pem, "the key")
 
 
 def test_unknown_signer_is_named_with_the_remedy() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hecompile.access.state import State
+from hecompile.access.succession import Line
 from hecompile.errors import InputError, IntegrityError
 
 LATER = 2_000_000_000.0
@@ -28,21 +28,70 @@ def test_the_file_is_the_users_alone(state: State, hecompile_home: Path) -> None
     assert State().path == hecompile_home / "state.db"
 
 
-@pytest.mark.parametrize("admit", [State.admit_manifest, State.admit_users])
-def test_versions_only_go_up(state: State, admit: Callable[[State, str, int, str], None]) -> None:
-    admit(state, "line", 2, "a")
-    admit(state, "line", 2, "a")
+def test_versions_of_users_only_go_up(state: State) -> None:
+    state.admit_users("line", 2, "a")
+    state.admit_users("line", 2, "a")
     with pytest.raises(IntegrityError, match="version 1, but version 2 was seen here before"):
-        admit(state, "line", 1, "b")
+        state.admit_users("line", 1, "b")
     with pytest.raises(IntegrityError, match=r"another .* of version 2 was seen here before"):
-        admit(state, "line", 2, "b")
-    admit(state, "line", 5, "c")
+        state.admit_users("line", 2, "b")
+    state.admit_users("line", 5, "c")
     with pytest.raises(IntegrityError, match="version 2, but version 5"):
-        admit(state, "line", 2, "a")
-    admit(state, "other line", 1, "b")
+        state.admit_users("line", 2, "a")
+    state.admit_users("other line", 1, "b")
     # Another process on the machine knows it too.
     with pytest.raises(IntegrityError):
-        admit(State(state.path), "line", 4, "d")
+        State(state.path).admit_users("line", 4, "d")
+
+
+FIRST = Line(4, "d4", 2, ("ann", "ben", "cas"))
+
+
+@pytest.fixture
+def seen(state: State) -> State:
+    state.admit_manifest("line", FIRST, "d3", ("ann", "ben"))
+    return state
+
+
+def test_a_machine_remembers_the_newest_manifest(seen: State) -> None:
+    seen.admit_manifest("line", FIRST, "d3", ())
+    assert State(seen.path).line("line") == FIRST
+    assert seen.line("other line") is None
+    after = Line(5, "d5", 1, ("dan",))
+    seen.admit_manifest("line", after, "d4", ("ann", "cas", "dan"))
+    assert seen.line("line") == after
+    # From now on the new signers count.
+    with pytest.raises(IntegrityError, match="0 of the 1 signatures by signers of version 5"):
+        seen.admit_manifest("line", Line(6, "d6", 2, FIRST.keyids), "d5", FIRST.keyids)
+    seen.admit_manifest("other line", Line(2**53, "x", 1, ("eve",)), "y", ("eve",))
+
+
+@pytest.mark.parametrize(
+    ("line", "supersedes", "signed_by", "words"),
+    [
+        (Line(3, "d3", 1, ("ann",)), "d2", FIRST.keyids, "version 3, but version 4 was seen"),
+        (Line(4, "x", 2, FIRST.keyids), "d3", FIRST.keyids, "another manifest of version 4"),
+        (Line(4, "d4", 1, ("ann",)), "d3", FIRST.keyids, "another manifest of version 4"),
+        (Line(5, "d5", 1, ("ann",)), "d4", ("ann",), "1 of the 2 signatures by signers"),
+        (Line(5, "d5", 1, ("ann",)), "d4", ("ann", "ann"), "1 of the 2 signatures by signers"),
+        (Line(5, "d5", 1, ("eve",)), "d4", ("eve", "fay"), "0 of the 2 signatures by signers"),
+        (Line(5, "d5", 2, FIRST.keyids), "x", FIRST.keyids, "the line was forked"),
+        (Line(5, "d5", 2, FIRST.keyids), "", FIRST.keyids, "the line was forked"),
+        # Versions were missed: the old signers are asked for all the same.
+        (Line(9, "d9", 1, ("eve",)), "d8", ("ann", "eve"), "1 of the 2 signatures by signers"),
+        (Line(1005, "x", 2, FIRST.keyids), "y", FIRST.keyids, "more than 1000 ahead of version 4"),
+    ],
+)
+def test_what_may_not_follow_is_refused_and_not_remembered(
+    seen: State, line: Line, supersedes: str, signed_by: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(IntegrityError, match=words):
+        seen.admit_manifest("line", line, supersedes, signed_by)
+    assert seen.line("line") == FIRST
+
+
+def test_versions_may_be_missed(seen: State) -> None:
+    seen.admit_manifest("line", Line(1004, "x", 1, ("eve",)), "y", ("ben", "cas", "eve"))
 
 
 def test_a_nonce_is_used_once(state: State) -> None:
@@ -73,6 +122,33 @@ def test_expired_nonces_are_forgotten_and_stay_refused(state: State) -> None:
         state.use_nonce("m", "n", 100.0, now=60.0)
     with pytest.raises(IntegrityError, match="expired"):
         state.use_nonce("m", "new", float("nan"))
+
+
+def test_nonces_are_used_all_or_none(state: State) -> None:
+    state.use_nonces("m", [("a", LATER), ("b", LATER)])
+    for nonces in (
+        [("c", LATER), ("a", LATER)],
+        [("c", LATER), ("c", LATER)],
+        [("c", LATER), ("d", 100.0)],
+        [("c", LATER), ("", LATER)],
+    ):
+        with pytest.raises(IntegrityError):
+            state.use_nonces("m", nonces)
+    state.use_nonces("m", [("c", LATER), ("d", LATER)])
+    state.use_nonces("m", [])
+
+
+def test_a_clock_that_was_ahead_for_a_moment_does_no_lasting_harm(state: State) -> None:
+    now, year = 1_900_000_000.0, 366 * 86400.0
+    state.use_nonce("m", "n", now + 60, now=now)
+    with pytest.raises(IntegrityError, match="this message has expired"):
+        state.use_nonce("m", "o", now + 90, now=now + year)
+    state.use_nonce("m", "p", now + year + 60, now=now + year)
+    # The clock is right again: what might be a replay of what was forgotten is refused alone.
+    with pytest.raises(IntegrityError, match="set the clock right"):
+        state.use_nonce("m", "n", now + 60, now=now)
+    state.use_nonce("m", "q", now + 90, now=now)
+    state.use_nonce("another manifest", "n", now + 60, now=now)
 
 
 def test_floors_only_rise(state: State) -> None:
@@ -130,6 +206,15 @@ def test_another_database_is_refused(state: State) -> None:
         connection.execute("PRAGMA application_id=7")
     with pytest.raises(IntegrityError, match="is not the state file"):
         state.use_nonce("m", "o", LATER)
+
+
+def test_a_file_of_another_version_is_refused(state: State) -> None:
+    state.use_nonce("m", "n", LATER)
+    with sqlite3.connect(state.path) as connection:
+        connection.execute("PRAGMA user_version=1")
+    for use_it in (lambda: state.use_nonce("m", "o", LATER), lambda: state.floor("key")):
+        with pytest.raises(IntegrityError, match="made by another version"):
+            use_it()
 
 
 def test_a_folder_that_cannot_be_written_denies(tmp_path: Path) -> None:

@@ -228,6 +228,111 @@ def test_two_manifests_of_one_version_are_refused(tmp_path: Path) -> None:
     open_bundle_files(tmp_path / "one", TRUSTED)
 
 
+def follow(path: Path, before: Manifest, *keys: SigningKey, **changes: Any) -> Manifest:
+    """Write a bundle in the place of `before`, signed by the keys."""
+    after = superseding(before)
+    changes = {"version": after.version, "supersedes": after.supersedes, **changes}
+    manifest = dataclasses.replace(before, files=(), **changes)
+    written = write(path, manifest, keys[0], users=None)
+    for key in keys[1:]:
+        place = path / "manifest.json"
+        place.write_bytes(cosign(place.read_bytes(), key))
+    return written
+
+
+ALONE = Signers(1, (KEY.keyid,))
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Manifest:
+    """A manifest of two signers, seen on this machine."""
+    first = write(tmp_path / "first", TWO, users=None)
+    add_signature(tmp_path / "first", OTHER, BOTH)
+    open_bundle_files(tmp_path / "first", BOTH)
+    return first
+
+
+def test_one_signer_cannot_lower_the_threshold_of_a_line(seen: Manifest, tmp_path: Path) -> None:
+    follow(tmp_path / "second", seen, KEY, signers=ALONE)
+    refuse(tmp_path / "second", "1 of the 2 signatures by signers of version 1", BOTH)
+    review = review_bundle(tmp_path / "second", BOTH)
+    assert (review.missing, review.owed) == (0, 1)
+    # Both together may.
+    signed = add_signature(tmp_path / "second", OTHER, BOTH)
+    assert (signed.missing, signed.owed, signed.has_wrong_signatures) == (0, 0, False)
+    open_bundle_files(tmp_path / "second", BOTH)
+    refuse(tmp_path / "first", "version 1, but version 2 was seen here", BOTH)
+
+
+def test_a_line_does_not_fork(seen: Manifest, tmp_path: Path) -> None:
+    follow(tmp_path / "fork", seen, KEY, OTHER, supersedes="a" * 64)
+    refuse(tmp_path / "fork", "the line was forked", BOTH)
+    follow(tmp_path / "second", seen, KEY, OTHER)
+    open_bundle_files(tmp_path / "second", BOTH)
+
+
+def test_another_trusted_key_cannot_take_a_line_over_or_block_it(
+    seen: Manifest, tmp_path: Path
+) -> None:
+    trusted = (*BOTH, THIRD.public_key)
+    theirs = Signers(1, (THIRD.keyid,))
+    follow(tmp_path / "theirs", seen, THIRD, version=2**52, signers=theirs)
+    refuse(tmp_path / "theirs", "more than 1000 ahead of version 1", trusted)
+    follow(tmp_path / "near", seen, THIRD, version=3, signers=theirs)
+    refuse(tmp_path / "near", "0 of the 2 signatures by signers of version 1", trusted)
+    follow(tmp_path / "second", seen, KEY, OTHER)
+    open_bundle_files(tmp_path / "second", trusted)
+
+
+def test_signers_change_once_the_old_ones_agree(seen: Manifest, tmp_path: Path) -> None:
+    place = tmp_path / "second"
+    everybody = (*BOTH, THIRD.public_key)
+    second = follow(place, seen, THIRD, signers=Signers(1, (THIRD.keyid,)))
+    refuse(place, "0 of the 2 signatures", everybody)
+    for key in (KEY, OTHER):
+        add_signature(place, key, everybody)
+    open_bundle_files(place, everybody)
+    # Trust in the old signers may be withdrawn, and who never had it needs none.
+    newcomer = State(tmp_path / "newcomer.db")
+    for state in (None, newcomer):
+        opened = open_bundle_files(place, (THIRD.public_key,), state=state)
+        assert opened.opening.keyids == (THIRD.keyid,)
+    # What they signed is not believed for that.
+    refuse(place, "which is not trusted here", BOTH, state=newcomer)
+    third = follow(tmp_path / "third", second, THIRD, signers=second.signers)
+    open_bundle_files(tmp_path / "third", everybody)
+    follow(tmp_path / "back", third, KEY, OTHER, signers=TWO_OF_TWO)
+    refuse(tmp_path / "back", "0 of the 1 signatures by signers of version 3", everybody)
+
+
+def test_a_signature_that_is_wrong_counts_for_nothing(seen: Manifest, tmp_path: Path) -> None:
+    place = tmp_path / "second"
+    follow(place, seen, THIRD, KEY, OTHER, signers=Signers(1, (THIRD.keyid,)))
+    envelope = (place / "manifest.json").read_bytes()
+    payload = parse_envelope(envelope).payload
+    good = parse_signature(payload, KEY)
+    (place / "manifest.json").write_bytes(envelope.replace(good, parse_signature(payload, THIRD)))
+    refuse(place, "does not match its signature by key", (*BOTH, THIRD.public_key))
+
+
+def test_who_never_saw_the_old_version_cannot_add_its_signers(
+    seen: Manifest, tmp_path: Path
+) -> None:
+    follow(tmp_path / "second", seen, THIRD, signers=Signers(1, (THIRD.keyid,)))
+    with pytest.raises(InputError, match="nor among those of an older version seen here"):
+        add_signature(tmp_path / "second", KEY, BOTH, state=State(tmp_path / "elsewhere.db"))
+
+
+def test_what_is_missing_is_told_by_this_machines_threshold(tmp_path: Path) -> None:
+    trusted = TrustedKeys(BOTH, 3, delegates=[THIRD.public_key])
+    write(tmp_path / "demo", dataclasses.replace(MANIFEST, signers=Signers(1, TWO_OF_TWO.keyids)))
+    assert review_bundle(tmp_path / "demo", trusted).missing == 2
+    assert add_signature(tmp_path / "demo", OTHER, trusted).missing == 1
+    assert review_bundle(tmp_path / "demo", trusted).missing == 1
+    # The key that signs is known to be right, trusted or not.
+    assert trusted.and_also(THIRD.public_key).delegates == trusted.delegates
+
+
 def test_the_lines_of_two_models_do_not_meet(tmp_path: Path) -> None:
     write(tmp_path / "one")
     write(tmp_path / "other", dataclasses.replace(MANIFEST, lineage="f" * 32))

@@ -14,7 +14,7 @@ import pytest
 from hecompile.access.manifest import Signers
 from hecompile.access.manifest_json import PREDICATE_PREFIX
 from hecompile.access.records import canonical_json
-from hecompile.access.signing import sign, verify
+from hecompile.access.signing import sign, verify_signed
 from hecompile.bundle import store
 from hecompile.bundle.store import (
     NotABundleError,
@@ -143,7 +143,7 @@ def test_a_manifest_of_another_bundle(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "remedy"), [(1, "compile"), (3, "upgrade hecompile")])
 def test_another_format(folder: Path, number: int, remedy: str) -> None:
-    statement = json.loads(verify((folder / "manifest.json").read_bytes(), TRUSTED))
+    statement = json.loads(verify_signed((folder / "manifest.json").read_bytes(), TRUSTED).payload)
     statement["predicate"]["format"] = number
     statement["predicateType"] = f"{PREDICATE_PREFIX}{number}"
     (folder / "manifest.json").write_bytes(sign(canonical_json(statement), KEY))

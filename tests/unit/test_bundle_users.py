@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hecompile.access.manifest import Signers, superseding
 from hecompile.access.policy import KEY_SECRET, Action, Permission, Role
 from hecompile.access.signing import (
     TrustedKeys,
@@ -189,6 +190,25 @@ def test_two_hospitals_may_have_the_same_policy(tmp_path: Path) -> None:
     write(tmp_path / "other", other, OTHER, users=sign_users(theirs, OTHER))
     assert open_bundle_files(tmp_path / "one", BOTH).users == make_users()
     assert open_bundle_files(tmp_path / "other", BOTH).users == theirs
+
+
+def test_a_revoked_user_does_not_come_back_when_the_signers_of_users_change(
+    tmp_path: Path,
+) -> None:
+    signers = Signers(1, (KEY.keyid,), (KEY.keyid,))
+    first = write(tmp_path / "first", dataclasses.replace(MANIFEST, signers=signers))
+    revoked = make_users(version=5, users=(UserEntry("cloud", ("evaluator",)),))
+    open_bundle_files(tmp_path / "first", BOTH, users=sign_users(revoked, KEY))
+    refuse(tmp_path / "first", "version 1, but version 5 was seen here", BOTH)
+    after = superseding(first)
+    more = Signers(1, (KEY.keyid,), tuple(sorted((KEY.keyid, OTHER.keyid))))
+    second = dataclasses.replace(
+        first, files=(), version=after.version, supersedes=after.supersedes, signers=more
+    )
+    write(tmp_path / "second", second)
+    refuse(tmp_path / "second", "version 1, but version 5 was seen here", BOTH)
+    opened = open_bundle_files(tmp_path / "second", BOTH, users=sign_users(revoked, OTHER))
+    assert opened.users == revoked
 
 
 def test_a_copy_has_the_users_document_that_was_believed(place: Path, tmp_path: Path) -> None:

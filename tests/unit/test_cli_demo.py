@@ -10,7 +10,7 @@ import pytest
 from hecompile import demo as demo_module
 from hecompile.access.audit import AuditEntry
 from hecompile.cli import console
-from hecompile.cli.demo_text import ENTITLED, answers_text, find_failures
+from hecompile.cli.demo_text import ENTITLED, answers_text, beats_text, find_failures
 from hecompile.demo import MARKER, POLICY_FILE, USERS_FILE, Beat, Demo, Ward
 from hecompile.demo_roles import Answer, Evaluated
 from hecompile.errors import InputError
@@ -154,6 +154,20 @@ def test_answers_that_were_due_are_no_failures() -> None:
 def test_every_wrong_answer_is_a_failure(answer: Answer, told: str) -> None:
     [failure] = find_failures(0.0, 0.1, held_out(), [WARD], [answer])
     assert told in failure
+
+
+def test_few_beats_are_printed_and_all_are_counted() -> None:
+    beats = tuple(
+        Beat(100 + i, "abnormal" if i == 11 else "normal", (1.0, -1.0), (1.0, -1.0 + i / 1000))
+        for i in range(12)
+    )
+    wards = [replace(WARD, beats=beats[:5]), replace(WARD, beats=beats[5:])]
+    text = beats_text(wards, ("normal", "abnormal"), 0.5)
+    printed = [line.split()[0] for line in text.splitlines() if line.startswith("   1")]
+    assert printed == ["100", "101", "102", "103", "104", "106", "108", "111"]
+    assert "and 4 more (--json has all); 11 of 12 answers are the truth" in text
+    assert "largest difference 1.10e-02, predicted bound 5.00e-01" in text
+    assert "more" not in beats_text(wards[:1], ("normal", "abnormal"), 0.5)
 
 
 @pytest.mark.slow

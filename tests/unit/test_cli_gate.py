@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
+from hecompile.cli.hectfile import read_parts, write_parts
+from hecompile.runtime.processes import EvaluatorProcess
+from hecompile.runtime.sandbox import BASE_MEMORY, CPU_SECONDS, WALL_SECONDS, Limits
 from tests.unit.cli_calls import POLICY, Caller, save_policy
-from tests.unit.cli_parties import Place, build, hand_over, lend_settings, make_place
+from tests.unit.cli_parties import Place, X, build, hand_over, lend_settings, make_place
 
 
 @pytest.fixture(scope="module")
@@ -140,18 +146,73 @@ def test_an_input_by_who_may_not_submit_is_denied_where_it_arrives(
     assert [(e["decision"], e["user"]) for e in entries] == [("allow", "cloud"), ("deny", "rene")]
 
 
-def test_an_identity_must_be_here_and_the_right_one(
+@pytest.mark.parametrize(
+    ("command", "user"),
+    [
+        *zip(COMMANDS, ("vault", "anna", "cloud", "vault", "anna", "anna"), strict=True),
+        ("encrypt-model", "anna"),
+        ("audit show", "rene"),
+        # Nobody is named, and the policy leaves one user only.
+        ("encrypt", None),
+        ("evaluate", None),
+        ("refresh", None),
+        ("run", None),
+    ],
+)
+def test_an_identity_of_the_users_name_is_not_the_users(
+    place: Place,
+    command: str,
+    user: str | None,
+    call: Caller,
+    tmp_path: Path,
+    hecompile_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine of one's own, without an identity and then with one of the right name."""
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(hecompile_home / "identities")
+    audit = tmp_path / "audit.jsonl"
+    acting = () if user is None else ("--as", user)
+    if command == "audit show":
+        words: tuple[object, ...] = ("audit", "show", audit, "--bundle", place.bundle,
+                                     "--trust", place.signer, *acting)  # fmt: skip
+    else:
+        more = COMMANDS.get(command, ["--keys", "nowhere", "-o", "new"])
+        words = place.words(command, *acting, "--audit-log", audit, *more)
+    told = call(*words, code=3)
+    assert " is not on this machine " in told.err
+    for name in ("anna", "vault", "cloud", "rene"):
+        call("identity", "new", name)
+    told = call(*words, code=3)
+    assert f"the users document has another key for user '{user or ''}" in told.err
+    assert " here: " in told.err
+    assert not told.out
+    assert [path.name for path in tmp_path.iterdir()] == ["audit.jsonl"]
+    entries = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [entry["decision"] for entry in entries] == ["deny", "deny"]
+    assert {entry["user"] for entry in entries} <= {user or entries[0]["user"]}
+
+
+def test_the_reader_of_a_log_is_let_in_by_its_identity(
+    place: Place, call: Caller, tmp_path: Path
+) -> None:
+    audit = tmp_path / "audit.jsonl"
+    words = ("audit", "show", audit, "--bundle", place.bundle, "--trust", place.signer, "--as")
+    assert "rene" in call(*words, "rene").out
+    assert "'anna' may not read audit" in call(*words, "anna", code=3).err
+
+
+def test_who_plays_the_evaluator_in_a_run_must_be_here_too(
     place: Place, call: Caller, tmp_path: Path, hecompile_home: Path
 ) -> None:
-    words = place.words("encrypt", "--keys", place.public, "--as", "anna")
-    more = ("--input", place.folder / "x.npz", "-o", tmp_path / "in.hect")
-    (hecompile_home / "identities" / "anna.pem").unlink()
-    assert "hecompile identity new anna" in call(*words, *more, code=1).err
-    shutil.copy(
-        hecompile_home / "identities" / "rene.pem", hecompile_home / "identities" / "anna.pem"
-    )
-    assert "is not the one in the users document" in call(*words, *more, code=4).err
-    assert not (tmp_path / "in.hect").exists()
+    (hecompile_home / "identities" / "cloud.pem").unlink()
+    call("identity", "new", "cloud")
+    audit = tmp_path / "audit.jsonl"
+    words = place.words("run", "--as", "anna", "--audit-log", audit)
+    told = call(*words, "--input", place.folder / "x.npz", code=3).err
+    assert "user 'cloud' may not evaluate program here: " in told
+    entries = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [e["decision"] for e in entries if e["user"] == "cloud"] == ["deny"]
 
 
 @pytest.mark.parametrize("command", ["encrypt", "evaluate"])
@@ -177,6 +238,119 @@ def test_limits_of_the_evaluating_process(place: Place, call: Caller, tmp_path: 
     # Nothing of it has used the envelope up.
     call(*words, "--memory-limit", "1G", "--cpu-limit", "60")
     assert out.exists()
+
+
+def test_a_run_limits_the_evaluating_process_too(
+    place: Place, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Limits] = []
+
+    class Noted(EvaluatorProcess):
+        def __init__(self, *args: Any, limits: Limits, **more: Any) -> None:
+            made.append(limits)
+            super().__init__(*args, limits=limits, **more)
+
+    monkeypatch.setattr("hecompile.runtime.run.EvaluatorProcess", Noted)
+    words = place.words("run", "--as", "anna", "--input", place.folder / "x.npz")
+    call(*words)
+    predicted = made.pop()
+    call(*words, "--memory-limit", "1G", "--cpu-limit", "60")
+    said = made.pop()
+    # By default what is predicted decides, not the size of the machine.
+    assert BASE_MEMORY < predicted.memory < Limits.of_machine().memory
+    assert predicted.cpu is not None
+    assert predicted.cpu >= 2 * CPU_SECONDS
+    assert (said.memory, said.cpu) == (1 << 30, 60)
+    assert "allow at least 256 MiB" in call(*words, "--memory-limit", "100M", code=2).err
+
+
+def encrypted(place: Place, call: Caller, path: Path, *more: object) -> Path:
+    words = place.words("encrypt", "--keys", place.public, "--as", "anna", *more)
+    call(*words, "--input", place.folder / "x.npz", "-o", path)
+    return path
+
+
+def test_evaluate_does_not_wait_for_ever(
+    place: Place, call: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody stops the process that computes; by default, too, there is a limit by the clock."""
+    sent, out = encrypted(place, call, tmp_path / "in.hect"), tmp_path / "out.hect"
+    words = place.words("evaluate", "--keys", place.evaluation, "--input", sent, "-o", out)
+    seconds: list[float] = []
+
+    class Stopped(EvaluatorProcess):
+        def __init__(self, *args: Any, timeout: float, **more: Any) -> None:
+            seconds.append(timeout)
+            super().__init__(*args, timeout=timeout, **more)
+
+        def __enter__(self) -> Self:
+            found = super().__enter__()
+            os.kill(self._process.pid, signal.SIGSTOP)
+            self._timeout = 0.5
+            return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hecompile.runtime.processes.EvaluatorProcess", Stopped)
+        told = call(*words, code=1).err
+        assert "did not finish within 0.5 seconds" in told
+        assert "--timeout" in told
+        call(*words, "--timeout", "20", code=4)
+    assert seconds == [len(X) * WALL_SECONDS, 20]
+    assert not out.exists()
+    # One that is not even loaded in time uses nothing up.
+    again = encrypted(place, call, tmp_path / "again.hect")
+    words = place.words("evaluate", "--keys", place.evaluation, "--input", again, "-o", out)
+    assert "within 0.01 seconds" in call(*words, "--timeout", "0.01", code=1).err
+    call(*words)
+    assert out.exists()
+
+
+def test_a_replay_in_a_file_uses_none_of_its_envelopes_up(
+    place: Place, call: Caller, tmp_path: Path
+) -> None:
+    old, new = (encrypted(place, call, tmp_path / name) for name in ("old.hect", "new.hect"))
+    out, mixed = tmp_path / "out.hect", tmp_path / "mixed.hect"
+    words = place.words("evaluate", "--keys", place.evaluation, "-o", out, "--input")
+    call(*words, old)
+    out.unlink()
+    write_parts(mixed, [*read_parts(new), *read_parts(old)])
+    assert "received before" in call(*words, mixed, code=4).err
+    write_parts(mixed, [*read_parts(new), *read_parts(new)])
+    assert f"came twice: number {len(X) + 1} is a copy" in call(*words, mixed, code=4).err
+    assert not out.exists()
+    call(*words, new)
+    assert out.exists()
+
+
+PURPOSES = """\
+purposes = ["care", "research"]
+"""
+
+
+def test_the_sender_s_purpose_decides_and_no_receiver_s(call: Caller, tmp_path: Path) -> None:
+    """Anna may encrypt for any purpose, and submit for one; the evaluator states none of hers."""
+    policy = POLICY.replace("format = 2\n", f"format = 2\n{PURPOSES}").replace(
+        'actions = ["encrypt", "submit", "decrypt", "hold"]',
+        'actions = ["encrypt", "decrypt", "hold"]',
+    )
+    policy += (
+        '[[permissions]]\nrole = "clinician"\nactions = ["submit"]\nobjects = ["input:x"]\n'
+        'purpose = ["care"]\n'
+    )
+    found = build(tmp_path, policy=policy)
+    call(*found.words("keygen", "-o", found.keys, "--as", "vault"))
+    hand_over(found.keys)
+    out, audit = tmp_path / "out.hect", tmp_path / "audit.jsonl"
+    words = found.words("evaluate", "--keys", found.evaluation, "--as", "cloud", "-o", out)
+    for stated in ((), ("--purpose", "research")):
+        sent = encrypted(found, call, tmp_path / "in.hect", *stated)
+        told = call(*words, "--input", sent, "--purpose", "care", code=3).err
+        assert "user 'anna' may not submit input:x" in told
+    sent = encrypted(found, call, tmp_path / "in.hect", "--purpose", "care")
+    call(*words, "--input", sent, "--audit-log", audit)
+    entries = [json.loads(line) for line in audit.read_text().splitlines()]
+    purposes = [(e["user"], e["action"], e["purpose"]) for e in entries]
+    assert purposes == [("cloud", "evaluate", ""), *[("anna", "submit", "care")] * len(X)]
 
 
 def test_files_that_are_no_ciphertexts(place: Place, call: Caller, tmp_path: Path) -> None:

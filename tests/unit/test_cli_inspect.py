@@ -153,4 +153,4 @@ def test_the_log_is_read_by_whom_the_policy_lets(
         ("anna", False),
         ("ada", True),
     ]
-    assert "identity" in call(*shown, "--as", "nobody", code=1).err
+    assert "not in the users document" in call(*shown, "--as", "nobody", code=3).err

@@ -232,3 +232,35 @@ def test_two_officers_sign_the_users_document_too(
     assert "hecompile users sign" in told
     call("users", "sign", place / "users.json", "--bundle", place, "--key", bob.pem, *both)
     call("manifest", "verify", place, *both)
+
+
+@pytest.mark.parametrize("extra", [(), ("-o", "out.json")])
+def test_users_are_signed_for_a_manifest_that_is_believed_alone(
+    tmp_path: Path, call: Caller, ann: Officer, bob: Officer, extra: tuple[str, ...]
+) -> None:
+    (tmp_path / "users.toml").write_text('format = 1\nversion = 2\n[users]\nowner = ["owner"]\n')
+    more = [str(tmp_path / word) if word.endswith(".json") else word for word in extra]
+
+    def sign(place: Path, officer: Officer, code: int) -> str:
+        both = ("--trust", ann.pub, "--trust", bob.pub)
+        words = ("--bundle", place, "--key", officer.pem, *both, *more)
+        return call("users", "sign", tmp_path / "users.toml", *words, code=code).err
+
+    half = bundle(tmp_path / "half", ann, bob)
+    assert "1 of the 2 signatures" in sign(half, ann, 4)
+    signers = Signers(1, (ann.key.keyid,))
+    past = dataclasses.replace(MANIFEST, signers=signers, not_after="2025-06-01T00:00:00Z")
+    write(tmp_path / "past", past, ann.key, users=None)
+    assert "expired at 2025-06-01" in sign(tmp_path / "past", ann, 4)
+    write(tmp_path / "good", dataclasses.replace(MANIFEST, signers=signers), ann.key, users=None)
+    assert "may not sign users documents" in sign(tmp_path / "good", bob, 1)
+    assert not (tmp_path / "out.json").exists()
+    sign(tmp_path / "good", ann, 0)
+
+
+def test_who_has_no_signing_key_is_told_how_to_make_one(
+    tmp_path: Path, call: Caller, ann: Officer, bob: Officer
+) -> None:
+    place = bundle(tmp_path / "b", ann, bob)
+    both = ("--trust", ann.pub, "--trust", bob.pub)
+    assert "hecompile identity signer" in call("manifest", "sign", place, *both, code=1).err

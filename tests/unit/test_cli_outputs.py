@@ -27,8 +27,8 @@ actions = ["encrypt", "submit", "decrypt", "hold"]
 objects = ["input:x", "output:risk", "key:secret"]
 [[permissions]]
 role = "billing"
-actions = ["decrypt"]
-objects = ["output:cost"]
+actions = ["decrypt", "hold"]
+objects = ["output:cost", "key:secret"]
 [[permissions]]
 role = "custodian"
 actions = ["hold"]

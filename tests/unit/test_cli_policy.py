@@ -110,7 +110,14 @@ def test_explain_a_grant(clinic: tuple[Path, Path], call: Caller) -> None:
         (("tina", "declassify", "output:y", "--purpose", "care"),
          ["'tina' has not that role", "give 'tina' in the users document the role 'viewer'"]),
         (("tian", "encrypt", "input:x"),
-         ["rule: unknown user", "did you mean 'tina'", "the role 'technician'"]),
+         ["rule: unknown user", "put user 'tian' into the users document (did you mean 'tina'?) "
+          "with the role 'technician'"]),
+        (("tina", "encrypt", "input:xx"),
+         ["rule: no permission", "no role may encrypt input:xx", ": add a permission"]),
+        (("tina", "encrypt", "input:X"), ["no role may encrypt input:X"]),
+        (("anna", "declassify", "output:y", "--purpose", "caer"),
+         ["it is for purpose care", "'caer' is not a purpose of this policy (did you mean 'care'?)",
+          "its purposes are care, research", "ask with --purpose care"]),
         (("tina", "decrypt", "output:y"),
          ["rule: no permission", "no role may decrypt output:y: add a permission"]),
         (("tina", "encrypt", "output:y"), ["'encrypt' is for input and model"]),
@@ -147,6 +154,9 @@ def test_check_a_policy_and_its_users(
     path.write_text(WARD)
     found = call("policy", "check", path, "--users", ward(tmp_path))
     assert "4 roles, 3 permissions hold together" in found.out
+    assert "proved: S2, S3 and S4 (roles and users)" in found.out
+    assert "proved when it is compiled: S8 (security of the parameters)" in found.out
+    assert "roles alone, without --users" in call("policy", "check", path).out
     seeing = ('["evaluate", "decrypt"]', '["program", "output:y"]')
     bad_policy = WARD.replace('["evaluate"]', seeing[0]).replace('["program"]', seeing[1])
     path.write_text(bad_policy)
@@ -166,7 +176,10 @@ def test_check_against_a_model_and_a_bundle(tmp_path: Path, bundle: Path, call: 
     save_mlp(model, weights(0, 4, 3, 2))
     document = call("policy", "check", path, "--model", model, "--json").document
     assert document["program"] == str(model)
-    assert call("policy", "check", path, "--bundle", bundle).code == 0
+    assert document["proved"][0] == "S1 (names of the program)"
+    assert [one[:2] for one in document["proved_when_compiled"]] == ["S5", "S6", "S7", "S8"]
+    document = call("policy", "check", path, "--bundle", bundle, "--json").document
+    assert [one[:2] for one in document["proved_when_compiled"]] == ["S5", "S6"]
     path.write_text(WARD.replace("input:x", "input:xx"))
     for words in (("--model", model), ("--bundle", bundle)):
         assert "S1" in call("policy", "check", path, *words, code=1).err
@@ -174,6 +187,44 @@ def test_check_against_a_model_and_a_bundle(tmp_path: Path, bundle: Path, call: 
         "not both"
         in call("policy", "check", path, "--model", model, "--bundle", bundle, code=2).err
     )
+
+
+def test_check_holds_the_training_labels_against_clearances(tmp_path: Path, call: Caller) -> None:
+    path = tmp_path / "ward.toml"
+    trained = f'{WARD}[model]\nlabels = ["genomic.training"]\n'
+    path.write_text(trained)
+    told = call("policy", "check", path, code=1).err
+    assert "S5" in told
+    assert "role 'deputy' may decrypt output:y (deputy -> owner)" in told
+    assert "does not cover genomic.training" in told
+    path.write_text(trained.replace("[roles.owner]", '[roles.owner]\nclearance = ["genomic.*"]'))
+    assert call("policy", "check", path).code == 0
+    path.write_text(f'{trained}guarantee = "dp"\nepsilon = 3.0\ndelta = 1e-6\n')
+    assert "nothing here can check that claim" in call("policy", "check", path).err
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ('not_after = "2020-01-01T00:00:00Z"', "expired at 2020-01-01T00:00:00Z"),
+        ('not_before = "2999-01-01T00:00:00Z"', "valid from 2999-01-01T00:00:00Z on"),
+    ],
+)
+def test_check_warns_of_users_out_of_their_time(
+    times: str, told: str, tmp_path: Path, call: Caller
+) -> None:
+    path = tmp_path / "ward.toml"
+    path.write_text(WARD)
+    users = ward(tmp_path, WARD_USERS.replace("[users]", f"{times}\n[users]"))
+    found = call("policy", "check", path, "--users", users)
+    assert f"warning: the users document (version 1) {told}" in found.err.replace(
+        "is valid", "valid"
+    )
+
+
+def test_explain_knows_the_names_of_a_bundles_program(bundle: Path, call: Caller) -> None:
+    found = call("policy", "explain", bundle, "dora", "decrypt", "output:yy", code=2)
+    assert "the program has no output 'yy' (did you mean" in found.err
 
 
 def test_export_is_what_cedar_reads(
@@ -194,19 +245,6 @@ def test_export_is_what_cedar_reads(
     assert "forbid" in call(*words).out
 
 
-def test_identity_new_and_show(call: Caller) -> None:
-    made = call("identity", "new", "anna")
-    assert made.out == load_identity("anna").text + "\n"
-    assert call("identity", "show", "anna").out == made.out
-    assert call("identity", "show", "anna", "--json").document == {
-        "user": "anna",
-        "key": made.out.strip(),
-        "keyid": load_identity("anna").keyid,
-    }
-    assert "not replaced" in call("identity", "new", "anna", code=1).err
-    assert "identity new ben" in call("identity", "show", "ben", code=1).err
-
-
 def test_users_are_signed_into_a_bundle(tmp_path: Path, bundle: Path, call: Caller) -> None:
     assert "nobody may do anything" in call("users", "show", bundle, code=1).err
     key = call("identity", "new", "dora").out.strip()
@@ -220,6 +258,31 @@ def test_users_are_signed_into_a_bundle(tmp_path: Path, bundle: Path, call: Call
     assert "no key" in call("users", "show", bundle).out
     explained = call("policy", "explain", bundle, "dora", "decrypt", "output:y")
     assert "inheritance: deputy -> owner" in explained.out
+
+
+def test_users_of_this_machine_get_its_keys_if_that_is_asked_for(
+    tmp_path: Path, bundle: Path, call: Caller
+) -> None:
+    words = ("users", "sign", ward(tmp_path), "--bundle", bundle)
+    # Without it they stay without keys, and are told by name.
+    told = call(*words, "-o", tmp_path / "none.json").err
+    assert {name for name in ("dora", "axel", "cloud") if f"user '{name}' has no key" in told} == {
+        "dora",
+        "axel",
+        "cloud",
+    }
+    assert "--local-keys" in told
+    assert not (config_home() / "identities").exists()
+    call("identity", "new", "axel")
+    told = call(*words, "--local-keys").err
+    assert "made identity keys on this machine for " in told
+    assert "axel" not in told
+    assert "has no key" not in told
+    shown = call("users", "show", bundle, "--json").document["users"]
+    for name, entry in shown.items():
+        assert entry["key"] == load_identity(name).text
+    again = ("users", "sign", bundle / "users.json", "--bundle", bundle, "--local-keys")
+    assert "is signed, so no key is put into it" in call(*again, code=2).err
 
 
 def test_an_older_or_equal_version_does_not_replace(
@@ -268,7 +331,7 @@ def test_a_stranger_cannot_sign_users(tmp_path: Path, bundle: Path, call: Caller
     stranger = tmp_path / "stranger.pem"
     SigningKey.load_or_create(stranger, TrustStore(tmp_path / "elsewhere"))
     words = ("users", "sign", ward(tmp_path), "--bundle", bundle, "--key", stranger)
-    assert "not trusted" in call(*words, code=4).err
+    assert "may not sign users documents" in call(*words, code=1).err
     assert not (bundle / "users.json").exists()
 
 
@@ -285,11 +348,12 @@ def test_two_must_sign(tmp_path: Path, call: Caller) -> None:
     bundle = tmp_path / "b"
     write(bundle, manifest, first, users=None)
     words = ("--bundle", bundle)
+    assert "manifest sign" in call("users", "sign", ward(tmp_path), *words, code=4).err
+    call("manifest", "sign", bundle, "--key", second_path)
     assert "1 of 2 signatures" in call("users", "sign", ward(tmp_path), *words, code=1).err
     half, whole = tmp_path / "half.json", tmp_path / "whole.json"
     assert "1 signature more" in call("users", "sign", ward(tmp_path), *words, "-o", half).out
     assert "signed with key" in call("users", "sign", half, *words, "-o", half, code=1).err
-    call("manifest", "sign", bundle, "--key", second_path)
     call("users", "sign", half, *words, "--key", second_path, "-o", whole)
     call("users", "sign", half, *words, "--key", second_path)
     assert (bundle / "users.json").read_bytes() == whole.read_bytes()

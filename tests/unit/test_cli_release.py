@@ -20,6 +20,7 @@ purposes = ["care", "research"]
 [roles.technician]
 [roles.doctor]
 [roles.nurse]
+[roles.chief]
 [roles.researcher]
 [roles.custodian]
 [roles.evaluator]
@@ -38,6 +39,15 @@ role = "nurse"
 actions = ["declassify"]
 objects = ["output:risk"]
 obligations = {flood = 30, label_only = true, budget = 40}
+[[permissions]]
+role = "chief"
+actions = ["decrypt", "hold"]
+objects = ["output:risk", "key:secret"]
+[[permissions]]
+role = "chief"
+actions = ["declassify"]
+objects = ["output:risk"]
+obligations = {flood = 30, round = 0.1, budget = 4}
 [[permissions]]
 role = "researcher"
 actions = ["declassify"]
@@ -65,6 +75,7 @@ lab = ["technician"]
 dora = ["doctor"]
 nina = ["nurse"]
 rene = ["researcher"]
+cora = ["chief"]
 vault = ["custodian"]
 cloud = ["evaluator"]
 """
@@ -161,6 +172,31 @@ def test_each_role_gets_its_own_grain(place: Path, call: Caller) -> None:
         assert stored["risk"].tolist() == exact(place, "two").argmax(axis=1).tolist()
 
 
+def test_who_may_see_raw_values_can_have_them_released(place: Path, call: Caller) -> None:
+    source = evaluated(call, "two")
+    words = ("--only", "risk", "--json")
+    raw = call(*asked("cora", source, *words)).document
+    assert "released" not in raw
+    scores = np.array(raw["raw_outputs"]["risk"])
+    assert 0 < np.abs(scores - exact(place, "two")).max() < 0.01
+    assert np.abs(scores / 0.1 - np.rint(scores / 0.1)).max() > 1e-3
+
+    # Raw values use neither the outputs nor the budget up.
+    found = call(*asked("cora", source, *words, "--release", "-o", "y.npz")).document
+    scores, told = np.array(found["raw_outputs"]["risk"]), found["released"]["risk"]
+    assert np.abs(scores / 0.1 - np.rint(scores / 0.1)).max() < 1e-9
+    assert np.abs(scores - exact(place, "two")).max() <= told["error"] < 0.11
+    assert (told["mechanism"], told["release"], told["limit"]) == ("rounded", 2, 4)
+    with np.load(place / "y.npz") as stored:
+        assert (stored["risk"] == scores).all()
+    actions = {e["action"] for e in entries(place) if e["user"] == "cora"}
+    assert actions == {"decrypt", "declassify"}
+    assert "received before" in call(*asked("cora", source, *words, "--release"), code=4).err
+    # Without a right to release, asking for a release does not fall back to raw values.
+    told = call(*asked("vault", evaluated(call, "two"), *words, "--release"), code=3).err
+    assert "'vault' may not declassify output:risk" in told
+
+
 def test_a_researcher_gets_a_mean_of_many(place: Path, call: Caller) -> None:
     words = ("--purpose", "research", "--only", "risk")
     few, many = evaluated(call, "two"), evaluated(call, "many")
@@ -200,8 +236,9 @@ def test_an_identity_made_up_here_opens_nothing(place: Path, call: Caller) -> No
     source = evaluated(call, "two")
     (place / "home" / "identities" / "nina.pem").unlink()
     call("identity", "new", "nina")
-    told = call(*asked("nina", source, "--only", "risk"), code=4).err
-    assert "is not the one in the users document" in told
+    told = call(*asked("nina", source, "--only", "risk"), code=3).err
+    assert "the users document has another key for user 'nina'" in told
+    assert [(e["user"], e["decision"]) for e in entries(place)] == [("nina", "deny")]
     run = ("run", "b", "--input", "two.npz", "--as", "nina", "--only", "risk")
     assert "Access Denied" in call(*run, code=3).err
 
@@ -238,6 +275,6 @@ def test_a_key_without_a_passphrase_is_this_machines(place: Path, call: Caller) 
 
 def test_keys_are_made_by_who_has_the_identity(place: Path, call: Caller) -> None:
     (place / "home" / "identities" / "vault.pem").unlink()
-    told = call("keygen", "b", "-o", "more", "--as", "vault", code=1).err
+    told = call("keygen", "b", "-o", "more", "--as", "vault", code=3).err
     assert "hecompile identity new vault" in told
     assert not (place / "more").exists()

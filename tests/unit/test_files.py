@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +136,91 @@ def test_old_folder_comes_back_when_the_new_one_cannot_take_its_name(
         replace()
     assert names(out) == ["old"]
     assert names(tmp_path) == ["out"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hecompile import files
+if sys.argv[2] == "aside":
+    rename = Path.rename
+    def die(self, target):
+        if self.name == "new":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(self, target)
+    Path.rename = die
+with files.atomic_directory(sys.argv[1], overwrite=True) as folder:
+    (folder / "half").write_text("half")
+    if sys.argv[2] == "halfway":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed(target: Path, when: str) -> Path:
+    """Kill a process that fills a folder; give what it leaves."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(target), when], check=False)
+    assert done.returncode == -signal.SIGKILL
+    [left] = target.parent.glob(".out.*.partial")
+    return left
+
+
+def test_a_folder_in_the_making_is_closed_to_others_and_then_as_usual(tmp_path: Path) -> None:
+    with files.atomic_directory(tmp_path / "out"):
+        [beside] = tmp_path.iterdir()
+        assert beside.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "usual").mkdir()
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    with files.atomic_directory(tmp_path / "secret") as folder:
+        folder.chmod(0o700)
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_killed_process_left_is_closed_and_cleared_by_the_next(tmp_path: Path) -> None:
+    left = killed(tmp_path / "out", "halfway")
+    assert left.stat().st_mode & 0o777 == 0o700
+    with files.atomic_directory(tmp_path / "other"):
+        pass
+    assert left.exists()
+    with files.atomic_directory(tmp_path / "out") as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path) == ["other", "out"]
+    assert names(tmp_path / "out") == ["new"]
+
+
+def test_what_a_killed_process_had_put_aside_comes_back(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious").write_text("old")
+    killed(out, "aside")
+    assert not out.exists()
+    with pytest.raises(InputError, match="exists already"), files.atomic_directory(out):
+        pytest.fail("the block must not run")
+    assert names(out) == ["precious"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_what_others_are_making_is_left_alone(tmp_path: Path) -> None:
+    with files.atomic_directory(tmp_path / "out") as first:
+        (first / "first").write_text("")
+        with files.atomic_directory(tmp_path / "out") as second:
+            assert (first / "first").exists()
+            (second / "second").write_text("")
+        with pytest.raises(InputError, match="exists already"):
+            files.atomic_directory(tmp_path / "out").__enter__()
+        (tmp_path / "out").rename(tmp_path / "done")
+    assert names(tmp_path) == ["done", "out"]
+
+
+def test_only_folders_of_ones_own_are_taken_for_leftovers(tmp_path: Path) -> None:
+    kept = [f".out.{digit * 16}.partial" for digit in "abc"]
+    (tmp_path / "precious").mkdir()
+    (tmp_path / kept[0]).symlink_to(tmp_path / "precious")
+    (tmp_path / kept[1]).write_text("a file that another call is writing")
+    os.mkfifo(tmp_path / kept[2])
+    (tmp_path / ".out.old.partial").mkdir()
+    with files.atomic_directory(tmp_path / "out"):
+        pass
+    assert names(tmp_path) == sorted([*kept, ".out.old.partial", "out", "precious"])
 
 
 def test_a_file_is_never_replaced_by_a_folder(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hecompile.errors import InputError
 from hecompile.preprocess import (
     CapOutliers,
+    Crop,
     MeanImpute,
     SequenceWindows,
     Standardise,
@@ -63,6 +64,18 @@ def test_statistics_follow_the_stored_axis() -> None:
     step = Standardise.fit(last, axis=2)
     assert step.axis == 2
     assert np.array_equal(np.moveaxis(step(last), 2, 1), Standardise.fit(SERIES)(SERIES))
+
+
+def test_a_crop_gives_one_row_of_a_series_however_long_it_is() -> None:
+    step = Crop.fit(SERIES, length=12)
+    assert np.array_equal(step(SERIES), SERIES[:, :, :12])
+    assert step(np.zeros((1, 1, 5000))).shape == (1, 1, 12)
+    assert output_shape((step,), (2, 30)) == (1, (2, 12))
+    assert steps_from_json(steps_to_json((step,))) == (step,)
+    with pytest.raises(InputError, match=r"crop: expected .* with 12 samples"):
+        step(SERIES[:, :, :11])
+    with pytest.raises(InputError, match="crop: `length`"):
+        Crop(0)
 
 
 def test_windows_follow_one_another_and_leave_out_the_tail() -> None:

@@ -69,13 +69,15 @@ def test_releases_of_all_permissions_count_together_and_end_with_the_key() -> No
     count=st.integers(1, 4096),
     bits=st.integers(30, 60),
     terms=st.floats(1.0, 1e6),
+    more=st.integers(1, 10**6),
 )
 def test_errors_reach_no_farther_than_the_ratio_of_tails(
-    count: int, bits: int, terms: float
+    count: int, bits: int, terms: float, more: int
 ) -> None:
     usual = noise.bound(1.0, count, terms=terms)
-    rare = noise.bound(1.0, count, 2.0**-bits, terms)
-    assert rare <= usual * tail_ratio(count, bits) * (1 + 1e-9)
+    exposed = count * more
+    rare = noise.bound(1.0, exposed, 2.0**-bits, terms)
+    assert rare <= usual * tail_ratio(count, exposed, bits) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("duties", [(SCORES,), (LABELS,), (COHORTS,), (SCORES, LABELS, COHORTS)])
@@ -93,7 +95,9 @@ def test_a_noise_at_its_limit_is_flooded_within_every_tolerance(
     else:
         assert TAILS * plan.sigma <= 0.05 * 8.0
     # It hides an error that only one evaluation in 2^flood exceeds.
-    assert plan.bound >= wanted.noise_limit * tail_ratio(2, plan.flood_bits) * (1 - 1e-12)
+    assert plan.bound >= wanted.noise_limit * tail_ratio(2, 2 * plan.releases, plan.flood_bits) * (
+        1 - 1e-12
+    )
 
 
 def test_a_louder_program_is_refused_with_the_releases_that_it_allows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.attacks.senders import Pieces, random_ciphertext
 PARAMETERS = Parameters(4096, (36, 30, 40), 30)
 CONTRACT = (CipherSpec("a", 8, 1, 2.0**30), CipherSpec("b", 8, 0, 2.0**30))
 FIELDS = ("input:a", "input:b")
-HEADER = Header(Kind.INPUT, "f" * 64, "0" * 64, new_session(), 3, manifest="3" * 64)
+HEADER = Header(Kind.INPUT, "f" * 64, "0" * 64, new_session(), 3, manifest="3" * 64, purpose="care")
 BLOBS = tuple(random_ciphertext(PARAMETERS, cipher) for cipher in CONTRACT)
 ANNA = generate_identity("anna")
 
@@ -45,7 +46,7 @@ class Recorder(OpenInspector):
     def admit(self, header: Header, what: str) -> None:
         self.asked.append("admit")
 
-    def consume(self, header: Header, what: str) -> None:
+    def consume(self, headers: Sequence[Header], what: str) -> None:
         self.asked.append("consume")
 
 
@@ -195,10 +196,17 @@ def test_what_is_too_large_is_refused_unread() -> None:
         ({"signer": "x"}, "signer must be 64 hexadecimal digits"),
         ({"signer": ""}, "signer must be 64 hexadecimal digits"),
         ({"user": "x" * 129}, "at most 128 characters"),
+        ({"purpose": "x" * 129}, "purpose must be at most 128 characters"),
+        ({"purpose": "care\x1b[2J"}, "all of them printable"),
+        ({"purpose": None}, "purpose must be text"),
+        ({"program": "\x1b[2J"}, "program must be 64 hexadecimal digits"),
+        ({"manifest": "x"}, "manifest must be 64 hexadecimal digits"),
+        ({"key_id": "F" * 64}, "key_id must be 64 hexadecimal digits"),
         ({"created": "yesterday"}, "created must be a time"),
         ({"expires": "2999-01-01"}, "expires must be a time"),
         ({"expires": "2999-1-1T00:00:00Z"}, "expires must be a time"),
         ({"extra": 1}, "unknown key 'extra'"),
+        ({"ex\x1b[2Jtra": 1}, r"unknown key 'ex\\x1b\[2Jtra'"),
     ],
 )
 def test_headers_are_read_strictly(changes: dict[str, Any], message: str) -> None:
@@ -213,6 +221,26 @@ def test_a_header_has_one_spelling() -> None:
     spaced = data[:6] + len(text).to_bytes(4, "little") + text + data[10 + length :]
     with pytest.raises(IntegrityError, match="not written as hecompile writes it"):
         reopen(spaced)
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"Infinity", b"NaN"])
+def test_numbers_that_are_not_finite_are_no_json(number: bytes) -> None:
+    """1e400 is JSON, which a reader turns into an infinity that cannot be written back."""
+    data, admission = sealed(), Recorder()
+    length = int.from_bytes(data[6:10], "little")
+    head, tail = data[10 : 10 + length], data[10 + length :]
+    for old, new in (
+        (b'"round":0', b'"round":' + number),
+        (b'"samples":3', b'"samples":' + number),
+        (b'"ciphertexts":[', b'"ciphertexts":[' + number + b","),
+    ):
+        assert old in head
+        text = head.replace(old, new)
+        text += b"" if text.endswith(b"}") else b"}"
+        changed = data[:6] + len(text).to_bytes(4, "little") + text + tail
+        with pytest.raises(IntegrityError, match="is not valid JSON"):
+            reopen(changed, admission=admission)
+    assert not admission.asked
 
 
 def test_a_field_need_not_be_named_where_any_is_taken() -> None:
