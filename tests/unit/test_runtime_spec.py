@@ -206,7 +206,7 @@ def test_reader_is_strict(change: Callable[[dict[str, Any]], None], message: str
         ({"lower": [-1.5, 0.0]}, "2 least values do not match 3"),
         ({"lower": [-1.5, 0.6, 1.0]}, "element 1 has the range"),
         ({"lower": [-1.6, 0.0, 1.0]}, "element 0 has the range"),
-        ({"upper": [2.25, 0.5, 1e999]}, "must be a list of finite numbers"),
+        ({"upper": [2.25, 0.5, 1e999]}, "is not valid JSON"),
         ({"lower": [0.0] * 4, "upper": [1.0] * 4}, "ranges of 4 elements, but 3"),
         ({"colour": 1}, "unknown key 'colour'"),
     ],
