@@ -42,7 +42,14 @@ from hecompile.pipeline import Pipeline
 from hecompile.pipelines import tensor_pipeline
 from hecompile.precision import OutputNoise, predict_noise
 from hecompile.preprocess import Step
-from hecompile.releases import Publication, explain, plan_releases, publications, quietest
+from hecompile.releases import (
+    Publication,
+    check_rows,
+    explain,
+    plan_releases,
+    publications,
+    quietest,
+)
 from hecompile.report import Report, fit_reports
 from hecompile.rings import RingSearch
 from hecompile.runtime.spec import ClientSpec, spec_from_program
@@ -181,6 +188,7 @@ def compile(
     checked = prepare_policy(
         policy, original, encrypt_model=options.encrypt_model, unmasked=options.unmasked
     )
+    check_rows(checked.policy, preprocessing)
     people = prepare_users(users, checked.policy, built_in=policy is None)
     context = Context(
         samples.fit, precision, note if note is not None else _silent, checked.policy.labels

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from hecompile.access.policy import Permission, Policy
+from hecompile.access.policy import Permission, Policy, Scope
 from hecompile.access.release_plan import (
     TAILS,
     ReleasePlan,
@@ -20,19 +20,24 @@ from hecompile.access.release_plan import (
     tolerance,
     total_releases,
 )
-from hecompile.errors import CompileError
+from hecompile.errors import CompileError, InputError
 from hecompile.interpret.tensor import run_tensor
 from hecompile.ir.constants import Array
 from hecompile.ir.program import Program
 from hecompile.ir.tensor_ops import Output, tensor_type
 from hecompile.passbase import DEFAULT_NOISE
 from hecompile.precision import OutputNoise
+from hecompile.preprocess import SequenceWindows, Step
 
 _SPARE: Final = 0.95
 """Share of the largest flooding noise that is aimed at, for later estimates see more samples."""
 
 _SPAN: Final = 2.0
 """Most width of the range that values may be released in, over their spread in calibration."""
+
+
+MOST_TOLD = 600
+"""Letters of a search's own reasons that its error tells."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,22 @@ class Publication:
         return "; ".join(choices)
 
 
+def check_rows(policy: Policy, preprocessing: Mapping[str, Sequence[Step]] | None) -> None:
+    """Refuse means over cohorts of rows of which preprocessing makes several from one sample.
+
+    Raises:
+        InputError: naming the permission and the input.
+    """
+    cohorts = [p for p in declassifications(policy) if p.scope is Scope.COHORT]
+    for name, steps in (preprocessing or {}).items():
+        if cohorts and any(isinstance(step, SequenceWindows) for step in steps):
+            raise InputError(
+                f"{cohorts[0].where or 'the policy'}: a mean over a cohort counts each row as a "
+                f"person, and the preprocessing of input '{name}' makes several rows of one sample "
+                "(sequence_windows): crop samples instead, or publish no means"
+            )
+
+
 def publications(
     policy: Policy, polynomial: Program, samples: Mapping[str, Array]
 ) -> tuple[Publication, ...]:
@@ -198,4 +219,7 @@ def explain(
     tightest = min(found, key=lambda one: one.noise_limit)
     bounds = [one.bound for one in reached if one.label == tightest.output]
     remedies = tightest.remedies(bounds[0] if bounds else None)
-    return CompileError(f"{tightest.told}: {remedies}. {error}")
+    # The reasons of all rings and chains run to pages, and nobody can act on the last of them.
+    why = str(error)
+    why = why if len(why) <= MOST_TOLD else f"{why[:MOST_TOLD].rpartition(';')[0]}; and so on"
+    return CompileError(f"{tightest.told}: {remedies}. {why}")

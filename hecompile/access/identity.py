@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from hecompile.access.names import name_fault, shown
 from hecompile.access.signing import SigningKey, default_key_path
 from hecompile.access.user_entries import Users, key_text
 from hecompile.errors import AccessDeniedError, HecompileError, InputError
 from hecompile.files import atomic_write_bytes, config_home, private_folder
 
 IDENTITIES_FOLDER = "identities"
-MAX_USER_LENGTH = 128
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,9 @@ def identity_path(user: str, home: str | Path | None = None) -> Path:
     Raises:
         InputError: The name cannot be a file's.
     """
-    if (
-        not 0 < len(user) <= MAX_USER_LENGTH
-        or user != user.strip()
-        or not user.isprintable()
-        or user.startswith(".")
-        or "/" in user
-        or "\\" in user
-    ):
-        raise InputError(
-            f"{user[:MAX_USER_LENGTH]!r} cannot name an identity; take 1 to {MAX_USER_LENGTH} "
-            "printable characters without '/' and with no '.' in front"
-        )
+    fault = name_fault(user) or ("begins with '.'" if user.startswith(".") else "")
+    if fault:
+        raise InputError(f"{shown(user)} cannot name an identity: it {fault}; take another name")
     folder = Path(home) if home is not None else config_home()
     return folder / IDENTITIES_FOLDER / f"{user}.pem"
 

@@ -128,17 +128,10 @@ def _show(door: Door, as_json: bool) -> None:
 
 
 def _warnings(manifest: Manifest, users: Users | None) -> list[str]:
-    from hecompile.access.proof import ProgramFacts, policy_warnings, work_warnings
+    from hecompile.access.manifest_checks import facts_of
+    from hecompile.access.proof import policy_warnings, work_warnings
 
-    facts = ProgramFacts(
-        tuple(port.name for port in manifest.io.inputs),
-        tuple(port.name for port in manifest.io.outputs),
-        refreshes=manifest.refresh.count,
-        mask_bits=manifest.refresh.mask_bits,
-        encrypted_model=manifest.encrypted_model,
-        flows=manifest.flows,
-        releases=manifest.releases,
-    )
+    facts = facts_of(manifest)
     if users is None:
         nobody = "the bundle has no users document (users.json), so nobody may do anything yet"
         return [nobody, *policy_warnings(manifest.policy, None, facts)]

@@ -21,11 +21,12 @@ from hecompile.access.release_plan import (
     total_releases,
 )
 from hecompile.access.terms import DpNoise, Obligations
-from hecompile.errors import CompileError, HecompileError, IntegrityError
+from hecompile.errors import CompileError, HecompileError, InputError, IntegrityError
 from hecompile.ir.parser import parse
 from hecompile.numeric import noise
 from hecompile.precision import OutputNoise
-from hecompile.releases import Publication, publications, quietest
+from hecompile.preprocess import Crop, SequenceWindows
+from hecompile.releases import Publication, check_rows, explain, publications, quietest
 
 SCORES = Obligations(flood=30, round=0.1, budget=50)
 LABELS = Obligations(flood=40, label_only=True, budget=14)
@@ -145,6 +146,24 @@ def test_publishing_never_loosens_the_noise() -> None:
     loose = publication(dataclasses.replace(SCORES, round=1e9))
     assert loose.noise_limit > 5e-4
     assert quietest((loose,), None) is None
+
+
+def test_means_over_windows_of_one_sample_are_refused() -> None:
+    steps = {"x": (SequenceWindows(4, 2),)}
+    cohort = policy(permission(COHORTS, scope=Scope.COHORT))
+    with pytest.raises(InputError, match="input 'x' makes several rows of one sample"):
+        check_rows(cohort, steps)
+    check_rows(cohort, {"x": (Crop(4),)})
+    check_rows(cohort, None)
+    check_rows(policy(permission(SCORES)), steps)
+
+
+def test_long_reasons_of_a_search_are_cut() -> None:
+    wanted = publication(SCORES)
+    told = str(explain((wanted,), CompileError("; ".join(["a ring is too small"] * 200)), ()))
+    assert told.startswith("the policy publishes output 'y' 50 times")
+    assert told.endswith("; and so on")
+    assert len(told) < 1200
 
 
 def read_back(fields: dict[str, object]) -> ReleasePlan:
