@@ -71,6 +71,10 @@ class Spent:
     rho: float
 
 
+class _UndoneError(Exception):
+    """Ends a transaction whose changes are not to stay."""
+
+
 class ReleaseLedger:
     """Counts releases under one key; safe between threads and processes on one machine."""
 
@@ -115,6 +119,19 @@ class ReleaseLedger:
         """Count one release; see `spend_all`."""
         charge = Charge(output, permission_rule, limit, units, rho, total_rho)
         return self.spend_all((charge,), session)[0]
+
+    def foresee(self, charges: Sequence[Charge]) -> None:
+        """Refuse what `spend_all` would refuse at this moment; nothing is counted.
+
+        Raises:
+            HecompileError: As `spend_all`.
+        """
+        known = self._state.floor(self.key_id) if self._state is not None else 0
+        with contextlib.suppress(_UndoneError), self._database.transaction() as change:
+            self._check(change, known)
+            for charge in charges:
+                self._spend_one(change, charge, "")
+            raise _UndoneError
 
     def spend_all(self, charges: Sequence[Charge], session: str = "") -> tuple[int, ...]:
         """Count releases, all of them or none; they are on the disk when this returns.

@@ -288,6 +288,8 @@ class Custodian:
             batch.add(opened[-1].header)
         headers = [envelope.header for envelope in opened]
         charges = [one.charge(sum(header.samples for header in headers)) for one in releases]
+        # Who has nothing left must not use the evaluations up for those who have.
+        self._ledger.foresee(charges)
         # From here on the evaluations count as released, whatever happens.
         self._inspector.consume(headers, _OUTPUT)
         wanted = [one.entry for one in releases]

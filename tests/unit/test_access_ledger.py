@@ -53,6 +53,17 @@ def test_the_key_has_a_budget_over_all_permissions(ledger: ReleaseLedger) -> Non
         ledger.spend_all([Charge("y", "permission 2", 9, units=2, key_limit=4)])
 
 
+def test_what_is_foreseen_is_not_counted(ledger: ReleaseLedger) -> None:
+    charge = Charge("y", "permission 1", 3, units=2, rho=0.5, total_rho=1.0)
+    for _ in range(5):
+        ledger.foresee([charge])
+    assert ledger.spent() == Spent(0, 0.0)
+    ledger.spend_all([charge])
+    with pytest.raises(AccessDeniedError, match="3 releases, 2 were made and 2 more"):
+        ledger.foresee([charge])
+    assert ledger.spent() == Spent(2, 0.5)
+
+
 def test_privacy_loss_adds_up(ledger: ReleaseLedger) -> None:
     for _ in range(10):
         ledger.spend("y", "permission 1", 100, rho=0.1, total_rho=1.0)
