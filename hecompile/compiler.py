@@ -209,10 +209,8 @@ def compile(
     everything = replace(context, calibration=samples.everything)
     search = _Search(polynomial, everything, options, passes, tuple(observers), told)
     planned, program = search.best(noise, published)
-    report = _report(budget, polynomial, planned, program, samples, precision, options)
-    releases = plan_releases(
-        published, predict_noise(program, trace_slots(program, samples.everything))
-    )
+    report, found = _report(budget, polynomial, planned, program, samples, precision, options)
+    releases = plan_releases(published, found)
     facts = checked.check(program, people, flows, releases)
     outputs = samples.output_ranges(polynomial, report.noise_error)
     spec = spec_from_program(program, preprocessing, samples.ranges(), outputs)
@@ -316,14 +314,14 @@ def _report(
     samples: Calibration,
     precision: float | None,
     options: CompileOptions,
-) -> Report:
-    everything = samples.everything
+) -> tuple[Report, tuple[OutputNoise, ...]]:
+    """The report, and the noise of every output on all calibration samples."""
     outside = {r.value: r.fraction for r in out_of_range(polynomial, samples.judge)}
     predicted = estimate(program)
     options.check_limits([predicted], precision is not None)
     if program.parameters is None:
         raise CompileError(f"program '{program.name}' was left without parameters")
-    seen = trace_slots(program, everything)
+    found = predict_noise(program, trace_slots(program, samples.everything))
     report = Report(
         program=program.name,
         parameters=program.parameters,
@@ -333,7 +331,7 @@ def _report(
         estimate=predicted,
         mask_bits=min((op.mask_bits for op in program.select(he.Refresh)), default=0),
         approximation_error=budget.approximation,
-        noise_error=max(n.bound for n in predict_noise(program, seen)),
+        noise_error=max(n.bound for n in found),
         reference_error=budget.reference,
         precision=precision,
         fits=fit_reports(polynomial, outside),
@@ -346,4 +344,4 @@ def _report(
             f"{report.approximation_error:.3g}, more than the outputs' own {budget.magnitude:.3g}; "
             "ask for a --precision, which raises degrees, or retrain with polynomial activations"
         )
-    return report
+    return report, found

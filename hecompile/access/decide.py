@@ -313,31 +313,57 @@ class Gate:
         """
         request = Request(user, action, obj, purpose, scope, session)
         decision = self._decided(request)
-        self._take_down(decision, digests)
+        take_down(
+            self._log,
+            decision,
+            self._index.roles_of(user),
+            self._manifest_digest,
+            digests,
+            f"{_refusal(decision)}, because the decision cannot be logged",
+        )
         if not decision.allowed:
             raise AccessDeniedError(_refusal(decision))
         return decision
 
-    def _take_down(self, decision: Decision, digests: Sequence[str]) -> None:
-        request = decision.request
-        try:
-            self._log.append(
-                user=request.user,
-                roles=self._index.roles_of(request.user),
-                role=decision.role,
-                action=str(request.action),
-                obj=str(request.obj),
-                purpose=request.purpose,
-                session=request.session,
-                allowed=decision.allowed,
-                rule=decision.rule,
-                manifest_digest=self._manifest_digest,
-                digests=digests,
-            )
-        except (OSError, HecompileError) as error:
-            raise AccessDeniedError(
-                f"{_refusal(decision)}, because the decision cannot be logged: {error}"
-            ) from error
+
+def take_down(
+    log: AuditLog,
+    decision: Decision,
+    roles: Sequence[str],
+    manifest_digest: str,
+    digests: Sequence[str],
+    told: str,
+) -> None:
+    """Put a decision into the audit log.
+
+    Args:
+        log: The log.
+        decision: What was decided.
+        roles: The roles given to the user.
+        manifest_digest: SHA-256 of the manifest whose policy was asked.
+        digests: SHA-256 of the messages that the request is about.
+        told: What the refusal says if that cannot be written; the reason is put behind it.
+
+    Raises:
+        AccessDeniedError: The log cannot be written.
+    """
+    request = decision.request
+    try:
+        log.append(
+            user=request.user,
+            roles=roles,
+            role=decision.role,
+            action=str(request.action),
+            obj=str(request.obj),
+            purpose=request.purpose,
+            session=request.session,
+            allowed=decision.allowed,
+            rule=decision.rule,
+            manifest_digest=manifest_digest,
+            digests=digests,
+        )
+    except (OSError, HecompileError) as error:
+        raise AccessDeniedError(f"{told}: {error}") from error
 
 
 def _span(session: str) -> str:

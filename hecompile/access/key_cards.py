@@ -21,8 +21,7 @@ from hecompile.access.key_state import KeyState
 from hecompile.access.manifest import Manifest
 from hecompile.access.objects import KEY_SECRET, Action, Kind, ObjectRef
 from hecompile.access.policy import Policy, grants
-from hecompile.access.records import canonical_json
-from hecompile.access.signing import cosign, is_signed_by, parse_envelope, sign
+from hecompile.access.signing import cosign, is_signed_by, parse_envelope, sign, spell
 from hecompile.access.trust import MAX_SIGNATURES
 from hecompile.access.user_entries import UserEntry, Users, public_key
 from hecompile.errors import AccessDeniedError, IntegrityError
@@ -221,7 +220,7 @@ class KeyInspector:
         envelope.signatures = {
             keyid: one for keyid, one in envelope.signatures.items() if self._vouches(keyid, claim)
         }
-        added = _spelled(envelope)
+        added = spell(envelope)
         self.vouchers(claim, added)
         if identity.keyid not in envelope.signatures:
             added = cosign(added, identity.key, claim.signature_file, KEY_PAYLOAD_TYPE)
@@ -276,13 +275,6 @@ def _envelope(claim: KeyClaim, signatures: bytes | None) -> Envelope:
             "taken; get a fresh copy"
         )
     return envelope
-
-
-def _spelled(envelope: Envelope) -> bytes:
-    """The one spelling in which envelopes are accepted."""
-    found = envelope.to_dict()
-    found["signatures"].sort(key=lambda signature: signature["keyid"])
-    return canonical_json(found) + b"\n"
 
 
 def _utc_now() -> datetime:

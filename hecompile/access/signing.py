@@ -180,7 +180,7 @@ def sign(statement: bytes, key: SigningKey, payload_type: str = PAYLOAD_TYPE) ->
     Returns:
         The envelope as canonical JSON, ending in a line break.
     """
-    return _spell(_signed(Envelope(statement, payload_type, {}), key))
+    return spell(_signed(Envelope(statement, payload_type, {}), key))
 
 
 def cosign(
@@ -200,7 +200,7 @@ def cosign(
         raise InputError(f"{what} is signed with key {key.keyid} already; nothing was changed")
     if len(parsed.signatures) >= MAX_SIGNATURES:
         raise IntegrityError(f"{what} has {MAX_SIGNATURES} signatures already; no more are taken")
-    return _spell(_signed(parsed, key))
+    return spell(_signed(parsed, key))
 
 
 def verify_signed(
@@ -316,7 +316,7 @@ def parse_envelope(
         parsed = Envelope.from_dict(data)
     except (ValueError, KeyError, TypeError, FormatError) as error:
         raise malformed from error
-    if _spell(parsed) != envelope:
+    if spell(parsed) != envelope:
         raise malformed
     return parsed
 
@@ -334,8 +334,8 @@ def _is_signature(item: object) -> bool:
     )
 
 
-def _spell(envelope: Envelope) -> bytes:
-    """The one spelling: canonical JSON, signatures sorted by their keys."""
+def spell(envelope: Envelope) -> bytes:
+    """The one spelling in which envelopes are accepted: canonical JSON, signatures in order."""
     found = envelope.to_dict()
     found["signatures"].sort(key=lambda signature: signature["keyid"])
     return canonical_json(found) + b"\n"

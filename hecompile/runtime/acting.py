@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from hecompile.access.audit import AuditLog
-from hecompile.access.decide import NO_USER, PolicyIndex
+from hecompile.access.decide import NO_USER, Decision, PolicyIndex, Request, take_down
 from hecompile.access.identity import Identity, acting_identity
-from hecompile.errors import AccessDeniedError, HecompileError
+from hecompile.errors import AccessDeniedError
 from hecompile.runtime.wants import Want
 
 UNPROVEN: Final = "the identity on this machine does not prove the user"
@@ -53,27 +53,16 @@ class Actors:
         except AccessDeniedError as error:
             reason = str(error).removeprefix("Access Denied: ")
             told = f"Access Denied: user {user!r} may not {want[0]} {want[1]} here: {reason}"
-            self._take_down(told, user, want, purpose, session)
-            raise AccessDeniedError(told) from error
-
-    def _take_down(self, told: str, user: str, want: Want, purpose: str, session: str) -> None:
-        roles = self.index.roles_of(user)
-        try:
-            self.log.append(
-                user=user,
-                roles=roles,
-                action=str(want[0]),
-                obj=str(want[1]),
-                purpose=purpose,
-                session=session,
-                allowed=False,
-                rule=UNPROVEN if self._names(user) else NO_USER,
-                manifest_digest=self.manifest_digest,
+            rule = UNPROVEN if self._names(user) else NO_USER
+            take_down(
+                self.log,
+                Decision(False, Request(user, *want, purpose, session=session), rule),
+                self.index.roles_of(user),
+                self.manifest_digest,
+                (),
+                f"{told}; and the decision cannot be logged",
             )
-        except (OSError, HecompileError) as error:
-            raise AccessDeniedError(
-                f"{told}; and the decision cannot be logged: {error}"
-            ) from error
+            raise AccessDeniedError(told) from error
 
     def _names(self, user: str) -> bool:
         users = self.index.users

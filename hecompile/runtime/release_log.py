@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hecompile.access.audit import AuditLog
-from hecompile.access.decide import Decision
+from hecompile.access.decide import Decision, take_down
 from hecompile.access.users import Users
-from hecompile.errors import AccessDeniedError, HecompileError
 from hecompile.runtime.release import Released
 
 
@@ -47,22 +47,11 @@ class ReleaseLog:
     def _append(self, decision: Decision, allowed: bool, rule: str, digests: Sequence[str]) -> None:
         asked = decision.request
         user = self._users.user(asked.user) if self._users is not None else None
-        try:
-            self._log.append(
-                user=asked.user,
-                roles=user.roles if user is not None else (),
-                role=decision.role,
-                action=str(asked.action),
-                obj=str(asked.obj),
-                purpose=asked.purpose,
-                session=asked.session,
-                allowed=allowed,
-                rule=rule,
-                manifest_digest=self._manifest,
-                digests=digests,
-            )
-        except (OSError, HecompileError) as error:
-            raise AccessDeniedError(
-                f"Access Denied: {asked.obj} is not released, because that cannot be logged:"
-                f" {error}"
-            ) from error
+        take_down(
+            self._log,
+            replace(decision, allowed=allowed, rule=rule),
+            user.roles if user is not None else (),
+            self._manifest,
+            digests,
+            f"Access Denied: {asked.obj} is not released, because that cannot be logged",
+        )

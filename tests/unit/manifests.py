@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hecompile.access.labels import Flow
 from hecompile.access.manifest import (
     IoContract,
@@ -18,9 +20,10 @@ from hecompile.access.manifest import (
 )
 from hecompile.access.manifest_reader import parse_statement, statement_bytes
 from hecompile.access.policy import Policy, single_owner_policy
-from hecompile.access.signing import SigningKey, parse_envelope, sign
-from hecompile.access.users import UserEntry, Users, sign_users
-from hecompile.bundle.store import write_bundle
+from hecompile.access.signing import SigningKey, cosign, parse_envelope, sign
+from hecompile.access.users import USERS_PAYLOAD_TYPE, UserEntry, Users, sign_users
+from hecompile.bundle.store import open_bundle_files, write_bundle
+from hecompile.errors import IntegrityError
 from hecompile.numeric.parameters import Parameters
 
 KEY = SigningKey.generate()
@@ -78,3 +81,13 @@ def resign(folder: Path, key: SigningKey = KEY, **changes: Any) -> None:
     manifest = parse_statement(parse_envelope(place.read_bytes()).payload)
     changed = dataclasses.replace(manifest, **changes)
     place.write_bytes(sign(statement_bytes(changed), key))
+
+
+TWO = dataclasses.replace(MANIFEST, signers=TWO_OF_TWO)
+USERS_BY_TWO = cosign(USERS, OTHER, "users.json", USERS_PAYLOAD_TYPE)
+
+
+def refuse(path: Path, words: str, trusted: Any = TRUSTED, **more: Any) -> None:
+    with pytest.raises(IntegrityError, match=words) as caught:
+        open_bundle_files(path, trusted, **more)
+    assert "\n" not in str(caught.value)

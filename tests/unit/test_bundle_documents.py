@@ -19,7 +19,6 @@ from hecompile.access.signing import (
     sign,
 )
 from hecompile.access.state import State
-from hecompile.access.users import USERS_PAYLOAD_TYPE
 from hecompile.bundle.opening import manifest_to_supersede
 from hecompile.bundle.review import add_signature, review_bundle
 from hecompile.bundle.store import (
@@ -34,25 +33,18 @@ from tests.unit.manifests import (
     OTHER,
     THIRD,
     TRUSTED,
+    TWO,
     TWO_OF_TWO,
-    USERS,
+    USERS_BY_TWO,
+    refuse,
     resign,
     write,
 )
-
-TWO = dataclasses.replace(MANIFEST, signers=TWO_OF_TWO)
-USERS_BY_TWO = cosign(USERS, OTHER, "users.json", USERS_PAYLOAD_TYPE)
 
 
 @pytest.fixture(params=["demo", "demo.hec"])
 def place(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return tmp_path / str(request.param)
-
-
-def refuse(path: Path, words: str, trusted: Any = TRUSTED, **more: Any) -> None:
-    with pytest.raises(IntegrityError, match=words) as caught:
-        open_bundle_files(path, trusted, **more)
-    assert "\n" not in str(caught.value)
 
 
 # Signers

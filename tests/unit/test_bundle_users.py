@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,6 @@ from hecompile.access.manifest import Signers, superseding
 from hecompile.access.policy import KEY_SECRET, Action, Permission, Role
 from hecompile.access.signing import (
     TrustedKeys,
-    cosign,
     parse_envelope,
     sign,
 )
@@ -35,26 +33,20 @@ from tests.unit.manifests import (
     OTHER,
     THIRD,
     TRUSTED,
+    TWO,
     TWO_OF_TWO,
     USERS,
+    USERS_BY_TWO,
     make_users,
+    refuse,
     resign,
     write,
 )
-
-TWO = dataclasses.replace(MANIFEST, signers=TWO_OF_TWO)
-USERS_BY_TWO = cosign(USERS, OTHER, "users.json", USERS_PAYLOAD_TYPE)
 
 
 @pytest.fixture(params=["demo", "demo.hec"])
 def place(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return tmp_path / str(request.param)
-
-
-def refuse(path: Path, words: str, trusted: Any = TRUSTED, **more: Any) -> None:
-    with pytest.raises(IntegrityError, match=words) as caught:
-        open_bundle_files(path, trusted, **more)
-    assert "\n" not in str(caught.value)
 
 
 def install(path: Path, signed: bytes) -> BundleFiles:
